@@ -1,0 +1,185 @@
+"""Every config key this project adds on top of detectron2's, with its meaning and origin.
+
+Defaults are the published ones, so a published YAML means the same here. Sources:
+[M2F] facebookresearch/Mask2Former, [IBS] DdeGeus/Mask2Former-IBS, [SeMask] Picsart SeMask-Mask2Former,
+[DiNAT] SHI-Labs DiNAT. Keys marked [ours] are new; their default is the published behaviour.
+
+Call order, as in the published scripts::
+
+    cfg = get_cfg()
+    add_deeplab_config(cfg)
+    add_maskformer2_config(cfg)
+"""
+
+from detectron2.config import CfgNode as CN
+
+
+def add_maskformer2_config(cfg: CN) -> None:
+    """Adds all keys of this project to ``cfg``, in place.
+
+    Args:
+        cfg: an unfrozen node from ``detectron2.config.get_cfg()``.
+    """
+    _add_input_keys(cfg)
+    _add_solver_keys(cfg)
+    _add_mask_former_keys(cfg)
+    _add_pixel_decoder_keys(cfg)
+    _add_swin_keys(cfg)
+    _add_dinat_keys(cfg)
+    _add_robustness_keys(cfg)
+    _add_prediction_dump_keys(cfg)
+
+
+def _add_input_keys(cfg: CN) -> None:
+    # Which training mapper train_net.py builds; see mask2former/data/dataset_mappers. [M2F]
+    cfg.INPUT.DATASET_MAPPER_NAME = "mask_former_semantic"
+    # Append the SSD colour jitter to the augmentations. [M2F]
+    cfg.INPUT.COLOR_AUG_SSD = False
+    # Largest share of a random crop one label may occupy; 1.0 disables retrying. [DeepLab]
+    cfg.INPUT.CROP.SINGLE_CATEGORY_MAX_AREA = 1.0
+    # > 0: the mapper pads image and ground truth to exactly this square size. [M2F]
+    cfg.INPUT.SIZE_DIVISIBILITY = -1
+    # Large-scale jitter: target square side and scale range. [M2F, after "Simple Copy-Paste"]
+    cfg.INPUT.IMAGE_SIZE = 1024
+    cfg.INPUT.MIN_SCALE = 0.1
+    cfg.INPUT.MAX_SCALE = 2.0
+    # Crop sampling. [IBS]
+    cfg.INPUT.CROP.WITH_INSTANCE = False
+    cfg.INPUT.NEW_SAMPLING = False
+    cfg.INPUT.SCALE_OPTIONS = [32, 64, 128, 256, 512]
+    cfg.INPUT.NEW_SAMPLING_SHORTEST_SIDE_MIN = 1024
+    cfg.INPUT.NEW_SAMPLING_SHORTEST_SIDE_MAX = 6192
+    cfg.INPUT.NEW_SAMPLING_OVERALL_MAX_SIZE = 9288
+    # Label passed to the criterion; stored, not used. [IBS]
+    cfg.DATASETS.NAME = "Cityscapes"
+
+
+def _add_solver_keys(cfg: CN) -> None:
+    # Weight decay of parameters owned by nn.Embedding. [M2F]
+    cfg.SOLVER.WEIGHT_DECAY_EMBED = 0.0
+    # ADAMW or SGD. [M2F]
+    cfg.SOLVER.OPTIMIZER = "ADAMW"
+    # Learning-rate factor of parameters whose module path contains "backbone". [M2F]
+    cfg.SOLVER.BACKBONE_MULTIPLIER = 0.1
+    # Autocast type when SOLVER.AMP.ENABLED: "auto" is float16 with loss scaling on CUDA (published
+    # behaviour) and bfloat16 on CPU; "float16" and "bfloat16" ask for one of them. [ours]
+    cfg.SOLVER.AMP.DTYPE = "auto"
+
+
+def _add_mask_former_keys(cfg: CN) -> None:
+    cfg.MODEL.MASK_FORMER = CN()
+    mask_former = cfg.MODEL.MASK_FORMER
+    # Losses: the same weights serve the matching cost. [M2F, section 3.3]
+    mask_former.DEEP_SUPERVISION = True
+    mask_former.NO_OBJECT_WEIGHT = 0.1
+    mask_former.CLASS_WEIGHT = 1.0
+    mask_former.DICE_WEIGHT = 1.0
+    mask_former.MASK_WEIGHT = 20.0
+    # Point-sampled losses. [M2F, after PointRend]
+    mask_former.TRAIN_NUM_POINTS = 112 * 112
+    mask_former.OVERSAMPLE_RATIO = 3.0
+    mask_former.IMPORTANCE_SAMPLE_RATIO = 0.75
+    # Transformer decoder. DEC_LAYERS counts predictions: the masked-attention decoder builds
+    # DEC_LAYERS - 1 layers. [M2F]
+    mask_former.TRANSFORMER_DECODER_NAME = "MultiScaleMaskedTransformerDecoder"
+    mask_former.NHEADS = 8
+    mask_former.DROPOUT = 0.1
+    mask_former.DIM_FEEDFORWARD = 2048
+    mask_former.ENC_LAYERS = 0
+    mask_former.DEC_LAYERS = 6
+    mask_former.PRE_NORM = False
+    mask_former.HIDDEN_DIM = 256
+    mask_former.NUM_OBJECT_QUERIES = 100
+    mask_former.TRANSFORMER_IN_FEATURE = "res5"
+    mask_former.ENFORCE_INPUT_PROJ = False
+    # Batches are padded to a multiple of this; negative: the backbone's own divisor. [M2F]
+    mask_former.SIZE_DIVISIBILITY = 32
+    # Intra-Batch Supervision. [IBS, WACV 2023]
+    mask_former.APPLY_IBS = False
+    mask_former.IBS_WEIGHT = 0.0
+    mask_former.IBS_POINT_SAMPLING = False
+    # Weight of SeMask's per-pixel class loss. [SeMask]
+    mask_former.CATE_WEIGHT = 0.4
+
+    mask_former.TEST = CN()
+    mask_former.TEST.SEMANTIC_ON = True
+    mask_former.TEST.INSTANCE_ON = False
+    mask_former.TEST.PANOPTIC_ON = False
+    # Panoptic merging: strict lower bound on the class score of a kept query, and the visible share
+    # of its own mask below which a segment is dropped. [MaskFormer]
+    mask_former.TEST.OBJECT_MASK_THRESHOLD = 0.0
+    mask_former.TEST.OVERLAP_THRESHOLD = 0.0
+    # Resize mask logits to the output size before merging; on anyway for panoptic/instance. [M2F]
+    mask_former.TEST.SEM_SEG_POSTPROCESSING_BEFORE_INFERENCE = False
+
+
+def _add_pixel_decoder_keys(cfg: CN) -> None:
+    head = cfg.MODEL.SEM_SEG_HEAD
+    # Channels of the per-pixel embedding (mask_features). [MaskFormer]
+    head.MASK_DIM = 256
+    head.TRANSFORMER_ENC_LAYERS = 0
+    head.PIXEL_DECODER_NAME = "BasePixelDecoder"
+    head.DEFORMABLE_TRANSFORMER_ENCODER_IN_FEATURES = ["res3", "res4", "res5"]
+    # Declared by the published code and never read by it (always 4 points, NHEADS heads): kept so
+    # that its YAML files load. [M2F]
+    head.DEFORMABLE_TRANSFORMER_ENCODER_N_POINTS = 4
+    head.DEFORMABLE_TRANSFORMER_ENCODER_N_HEADS = 8
+
+
+def _add_swin_keys(cfg: CN) -> None:
+    cfg.MODEL.SWIN = CN()
+    swin = cfg.MODEL.SWIN
+    # Swin-T as published by Liu et al., ICCV 2021. [M2F]
+    swin.PRETRAIN_IMG_SIZE = 224
+    swin.PATCH_SIZE = 4
+    swin.EMBED_DIM = 96
+    swin.DEPTHS = [2, 2, 6, 2]
+    swin.NUM_HEADS = [3, 6, 12, 24]
+    swin.WINDOW_SIZE = 7
+    swin.MLP_RATIO = 4.0
+    swin.QKV_BIAS = True
+    swin.QK_SCALE = None
+    swin.DROP_RATE = 0.0
+    swin.ATTN_DROP_RATE = 0.0
+    swin.DROP_PATH_RATE = 0.3
+    swin.APE = False
+    swin.PATCH_NORM = True
+    swin.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
+    swin.USE_CHECKPOINT = False
+    # Semantic attention blocks after each stage. [SeMask]
+    swin.SEM_WINDOW_SIZE = 7
+    swin.NUM_SEM_BLOCKS = 1
+
+
+def _add_dinat_keys(cfg: CN) -> None:
+    cfg.MODEL.DINAT = CN()
+    dinat = cfg.MODEL.DINAT
+    # DiNAT-L; DILATIONS must be given by the config. [DiNAT]
+    dinat.EMBED_DIM = 192
+    dinat.DEPTHS = [3, 4, 18, 5]
+    dinat.NUM_HEADS = [6, 12, 24, 48]
+    dinat.KERNEL_SIZE = 7
+    dinat.DILATIONS = None
+    dinat.MLP_RATIO = 2.0
+    dinat.QKV_BIAS = True
+    dinat.QK_SCALE = None
+    dinat.DROP_RATE = 0.0
+    dinat.ATTN_DROP_RATE = 0.0
+    dinat.DROP_PATH_RATE = 0.3
+    dinat.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
+
+
+def _add_robustness_keys(cfg: CN) -> None:
+    # What a test image that cannot be decoded does to an evaluation: "raise" stops and names it,
+    # "skip" goes on without it and reports the count. Training always goes on with another
+    # image and reports the count at the end. [ours]
+    cfg.TEST.ON_CORRUPT_IMAGE = "raise"
+    # Images drawn with ground truth and prediction to TensorBoard at every evaluation. [ours]
+    cfg.TEST.VIS_IMAGES = 4
+
+
+def _add_prediction_dump_keys(cfg: CN) -> None:
+    # Write <image_id>.png and .json of every panoptic prediction to SAVE_DIR/SAVE_DIR_NAME. [IBS]
+    cfg.SAVE_DIR = "predictions"
+    cfg.SAVE_DIR_NAME = ""
+    cfg.SAVE_PREDICTIONS = False
