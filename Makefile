@@ -1,0 +1,46 @@
+# make quickstart   install, train on the synthetic set, evaluate, draw pictures (about 10 minutes)
+# make test         install if needed, run all tests
+# make lint         ruff, formatting included
+# make install      only the virtual environment .venv
+SHELL  := /bin/bash
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+CORES  := $(shell nproc 2>/dev/null || echo 2)
+
+# Iterations of the quickstart's training; empty: what its config says.
+QUICKSTART_ITERS ?=
+QUICKSTART_OUTPUT ?= output/quickstart
+
+OPS_SOURCES := $(wildcard mask2former/ops/csrc/*) build_ops.py
+
+.PHONY: install quickstart test lint format clean
+
+install: $(STAMP)
+
+# Reinstalled when what is installed changes: the pins, the packaging, or the kernels' sources.
+$(STAMP): requirements.txt pyproject.toml setup.py d2lite/d2lite_backend.py d2lite/finder.py $(OPS_SOURCES)
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check -q -r requirements.txt
+	$(BIN)/python -m pip install --disable-pip-version-check -q --no-build-isolation --no-deps -e .
+	$(BIN)/python build_ops.py
+	@touch $@
+
+quickstart: $(STAMP)
+	$(BIN)/python tools/quickstart.py --output $(QUICKSTART_OUTPUT) $(if $(QUICKSTART_ITERS),--iters $(QUICKSTART_ITERS))
+
+# One thread a worker: the tests' models are tiny, and as many workers as cores run side by side.
+test: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(CORES) --dist worksteal -q
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf build output .pytest_cache .ruff_cache
