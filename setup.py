@@ -12,6 +12,6 @@ from setuptools import setup
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from build_ops import BuildOps, extensions  # noqa: E402 - needs the path above
+from build_ops import BuildOps, extensions
 
 setup(ext_modules=extensions(), cmdclass={"build_ext": BuildOps})

@@ -1,7 +1,7 @@
 """Reads the recorded parity cases under tests/fixtures/parity (see its README.md)."""
 
 import json
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,7 @@ import torch
 ROOT = Path(__file__).parent / "fixtures" / "parity"
 
 
-@lru_cache(maxsize=None)
+@cache
 def _npz(path: Path) -> dict[str, np.ndarray]:
     with np.load(path) as archive:
         return {name: archive[name] for name in archive.files}
@@ -27,7 +27,7 @@ def facts(case: str, name: str) -> dict:
 
 
 def weights(case: str) -> dict[str, torch.Tensor]:
-    """The state dict of a case; floats are stored as float16 (exactly) and given back as float32."""
+    """The state dict of a case; floats are stored as float16, exactly, and returned as float32."""
     out = {}
     for key, value in arrays(case, "weights").items():
         tensor = torch.from_numpy(value)

@@ -5,9 +5,9 @@ import json
 from pathlib import Path
 
 import pytest
+
 from detectron2.config import get_cfg
 from detectron2.projects.deeplab import add_deeplab_config
-
 from mask2former.config import add_maskformer2_config
 
 REPO = Path(__file__).parent.parent

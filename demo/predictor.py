@@ -1,0 +1,158 @@
+"""The demo's model and drawing behind the class that user scripts import from the originals."""
+
+import multiprocessing as mp
+from collections import deque
+from collections.abc import Iterable, Iterator
+
+import cv2
+import numpy as np
+
+from detectron2.config import CfgNode
+from detectron2.utils.video_visualizer import VideoVisualizer
+from detectron2.utils.visualizer import ColorMode
+from mask2former.inference import Predictor, draw_predictions
+from mask2former.inference.drawing import confident_instances
+
+
+class VisualizationDemo:
+    """Predicts on images, batches of images and video, and draws the result.
+
+    Args:
+        cfg: a complete config, see ``mask2former.inference.Predictor``.
+        instance_mode: detectron2's colour mode.
+        parallel: run one model per GPU in processes of their own, for video; the order is kept.
+        confidence_threshold: instances below this score are not drawn.
+    """
+
+    def __init__(
+        self,
+        cfg: CfgNode,
+        instance_mode: ColorMode = ColorMode.IMAGE,
+        parallel: bool = False,
+        confidence_threshold: float = 0.5,
+    ):
+        self.predictor = AsyncPredictor(cfg) if parallel else Predictor(cfg)
+        self.metadata = self.predictor.metadata
+        self.instance_mode = instance_mode
+        self.confidence_threshold = confidence_threshold
+
+    def run_on_image(self, image: np.ndarray):
+        """``(predictions, VisImage)`` of one uint8 BGR image ``[H, W, 3]``."""
+        predictions = self.predictor(image)
+        return predictions, self.draw(image, predictions)
+
+    def run_on_batch(self, images: list[np.ndarray]) -> list[tuple]:
+        """``(predictions, VisImage)`` of several images; those of one size share a batch."""
+        outputs = self.predictor.stream(images, batch_size=len(images))
+        return [(output, self.draw(image, output)) for image, output in zip(images, outputs)]
+
+    def draw(self, image: np.ndarray, predictions: dict):
+        """A ``VisImage`` of predictions over their BGR image."""
+        return draw_predictions(
+            image,
+            predictions,
+            self.metadata,
+            confidence_threshold=self.confidence_threshold,
+            instance_mode=self.instance_mode,
+        )
+
+    def run_on_video(self, video: cv2.VideoCapture, batch_size: int = 1) -> Iterator[np.ndarray]:
+        """Yields the frames of a video with predictions drawn, BGR; colours last over frames."""
+        drawer = VideoVisualizer(self.metadata, self.instance_mode)
+        frames: deque[np.ndarray] = deque()  # read but not yet drawn
+
+        def reading() -> Iterator[np.ndarray]:
+            for frame in _frames(video):
+                frames.append(frame)
+                yield frame
+
+        for predictions in self.predictor.stream(reading(), batch_size=batch_size):
+            yield self._draw_frame(drawer, frames.popleft(), predictions)
+
+    def _draw_frame(self, drawer: VideoVisualizer, frame: np.ndarray, predictions: dict):
+        rgb = cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
+        if "panoptic_seg" in predictions:
+            panoptic_seg, segments_info = predictions["panoptic_seg"]
+            drawn = drawer.draw_panoptic_seg_predictions(rgb, panoptic_seg.cpu(), segments_info)
+        elif "instances" in predictions:
+            kept = confident_instances(predictions["instances"], self.confidence_threshold)
+            drawn = drawer.draw_instance_predictions(rgb, kept)
+        else:
+            drawn = drawer.draw_sem_seg(rgb, predictions["sem_seg"].argmax(dim=0).cpu())
+        return cv2.cvtColor(drawn.get_image(), cv2.COLOR_RGB2BGR)
+
+
+def _frames(video: cv2.VideoCapture) -> Iterator[np.ndarray]:
+    while video.isOpened():
+        success, frame = video.read()
+        if not success:
+            return
+        yield frame
+
+
+class AsyncPredictor:
+    """One :class:`Predictor` per GPU (one on CPU), each in its own process; results keep the order.
+
+    Args:
+        cfg: a complete config.
+        num_gpus: number of workers; default: one per visible GPU, at least one.
+    """
+
+    def __init__(self, cfg: CfgNode, num_gpus: int | None = None):
+        import torch
+
+        from detectron2.data import MetadataCatalog
+
+        gpus = torch.cuda.device_count() if num_gpus is None else num_gpus
+        self.metadata = MetadataCatalog.get((cfg.DATASETS.TEST or cfg.DATASETS.TRAIN)[0])
+        context = mp.get_context("spawn")
+        self._workers = []
+        for index in range(max(gpus, 1)):
+            mine = cfg.clone()
+            mine.defrost()
+            mine.MODEL.DEVICE = f"cuda:{index}" if gpus else "cpu"
+            inputs, outputs = context.Queue(maxsize=2), context.Queue()
+            process = context.Process(target=_serve, args=(mine, inputs, outputs), daemon=True)
+            process.start()
+            self._workers.append((process, inputs, outputs))
+
+    def __call__(self, image: np.ndarray) -> dict:
+        """Predicts on one image."""
+        return next(self.stream([image]))
+
+    def stream(self, images: Iterable[np.ndarray], batch_size: int = 1) -> Iterator[dict]:
+        """Hands images to the workers in turn and yields their outputs in order."""
+        del batch_size  # every worker takes single images
+        waiting: deque[int] = deque()
+        for position, image in enumerate(images):
+            worker = position % len(self._workers)
+            if len(waiting) >= 2 * len(self._workers):
+                yield self._result(waiting.popleft())
+            self._workers[worker][1].put(image)
+            waiting.append(worker)
+        while waiting:
+            yield self._result(waiting.popleft())
+
+    def _result(self, worker: int) -> dict:
+        result = self._workers[worker][2].get()
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    def shutdown(self) -> None:
+        """Ends the workers."""
+        for process, inputs, _ in self._workers:
+            inputs.put(None)
+            process.join()
+
+
+def _serve(cfg: CfgNode, inputs: mp.Queue, outputs: mp.Queue) -> None:
+    """A worker: builds the model, answers until it gets None."""
+    import mask2former  # noqa: F401 - registers models and datasets in this process
+
+    predictor = Predictor(cfg)
+    while (image := inputs.get()) is not None:
+        try:
+            outputs.put(predictor(image))
+        except (RuntimeError, ValueError) as error:  # reported where the result is awaited
+            outputs.put(error)

@@ -1,0 +1,53 @@
+"""Draws a model's predictions over the image they were made for."""
+
+import numpy as np
+
+from detectron2.data import Metadata
+from detectron2.structures import Instances
+from detectron2.utils.visualizer import ColorMode, Visualizer
+
+
+def confident_instances(instances: Instances, threshold: float) -> Instances:
+    """The instances with a score of at least ``threshold``, on the CPU, best first."""
+    instances = instances.to("cpu")
+    instances = instances[instances.scores >= threshold]
+    return instances[instances.scores.argsort(descending=True)]
+
+
+def draw_predictions(
+    image: np.ndarray,
+    predictions: dict,
+    metadata: Metadata,
+    *,
+    confidence_threshold: float = 0.5,
+    instance_mode: ColorMode = ColorMode.IMAGE,
+    scale: float = 1.0,
+):
+    """Draws what the model said about one image.
+
+    A panoptic result is drawn alone, since it holds everything; otherwise the semantic map and then
+    the instances, on the same canvas.
+
+    Args:
+        image: uint8 ``[H, W, 3]``, BGR.
+        predictions: the model's output for it: any of ``panoptic_seg``, ``sem_seg``, ``instances``.
+        metadata: class names and colours.
+        confidence_threshold: instances below this score are left out. Panoptic segments carry no
+            score: for them ``MODEL.MASK_FORMER.TEST.OBJECT_MASK_THRESHOLD`` decides.
+        instance_mode: detectron2's colour mode.
+        scale: size of the drawing relative to the image.
+
+    Returns:
+        detectron2's ``VisImage``: ``get_image()`` gives RGB, ``save(path)`` writes a file.
+    """
+    visualizer = Visualizer(image[:, :, ::-1], metadata, scale=scale, instance_mode=instance_mode)
+    if "panoptic_seg" in predictions:
+        panoptic_seg, segments_info = predictions["panoptic_seg"]
+        return visualizer.draw_panoptic_seg(panoptic_seg.to("cpu"), segments_info)
+    output = visualizer.get_output()
+    if "sem_seg" in predictions:
+        output = visualizer.draw_sem_seg(predictions["sem_seg"].argmax(dim=0).to("cpu"))
+    if "instances" in predictions:
+        kept = confident_instances(predictions["instances"], confidence_threshold)
+        output = visualizer.draw_instance_predictions(kept)
+    return output

@@ -1,0 +1,85 @@
+"""Runs a trained model on images held in memory, one or many at a time."""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+import torch
+
+import detectron2.data.transforms as T
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
+from detectron2.modeling import build_model
+
+
+class Predictor:
+    """The model of a config with its weights, ready to be called on images.
+
+    Differs from detectron2's ``DefaultPredictor`` in three ways: it takes several images per call,
+    it runs on CPU when the config asks for a GPU that is not there, and it has
+    :meth:`stream` for long sequences.
+
+    Args:
+        cfg: a complete config. ``MODEL.WEIGHTS`` is loaded; ``INPUT.{MIN,MAX}_SIZE_TEST`` and
+            ``INPUT.FORMAT`` say how images are prepared.
+
+    Attributes:
+        metadata: of ``DATASETS.TEST[0]``, else of ``DATASETS.TRAIN[0]``: names and colours.
+        model: the network, in eval mode.
+    """
+
+    def __init__(self, cfg: CfgNode):
+        self.cfg = cfg.clone()
+        if self.cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
+            self.cfg.defrost()
+            self.cfg.MODEL.DEVICE = "cpu"
+        if self.cfg.INPUT.FORMAT not in ("RGB", "BGR"):
+            raise ValueError(f"INPUT.FORMAT is {self.cfg.INPUT.FORMAT!r}; known are RGB and BGR.")
+        self.model = build_model(self.cfg).eval()
+        DetectionCheckpointer(self.model).load(self.cfg.MODEL.WEIGHTS)
+        names = self.cfg.DATASETS.TEST or self.cfg.DATASETS.TRAIN
+        self.metadata = MetadataCatalog.get(names[0] if names else "__unnamed__")
+        self.resize = T.ResizeShortestEdge(
+            [self.cfg.INPUT.MIN_SIZE_TEST, self.cfg.INPUT.MIN_SIZE_TEST],
+            self.cfg.INPUT.MAX_SIZE_TEST,
+        )
+
+    def prepare(self, image: np.ndarray) -> dict:
+        """Turns one image into a model input.
+
+        Args:
+            image: uint8 ``[H, W, 3]`` in BGR order, as OpenCV reads it.
+
+        Returns:
+            ``{"image": float32 [3, h, w], "height": H, "width": W}``.
+        """
+        if image.ndim != 3 or image.shape[2] != 3:
+            raise ValueError(f"expected an image of shape [H, W, 3], got {image.shape}")
+        height, width = image.shape[:2]
+        if self.cfg.INPUT.FORMAT == "RGB":
+            image = image[:, :, ::-1]
+        image = self.resize.get_transform(image).apply_image(np.ascontiguousarray(image))
+        tensor = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))).float()
+        return {"image": tensor, "height": height, "width": width}
+
+    @torch.no_grad()
+    def __call__(self, images: np.ndarray | Sequence[np.ndarray]) -> dict | list[dict]:
+        """Predicts on one BGR image (returns its dict) or on a sequence (returns a list)."""
+        if isinstance(images, np.ndarray):
+            return self.model([self.prepare(images)])[0]
+        return self.model([self.prepare(image) for image in images]) if len(images) else []
+
+    def stream(self, images: Iterable[np.ndarray], batch_size: int = 1) -> Iterator[dict]:
+        """Predicts on images as they come, in order.
+
+        Only consecutive images of one size share a batch: no image is padded because of its
+        neighbours, so the result does not depend on ``batch_size``.
+        """
+        batch: list[np.ndarray] = []
+        for image in images:
+            if batch and (len(batch) == batch_size or image.shape != batch[0].shape):
+                yield from self(batch)
+                batch = []
+            batch.append(image)
+        if batch:
+            yield from self(batch)
