@@ -1,0 +1,162 @@
+"""Which evaluator runs for which data set: one table, keyed by the metadata's ``evaluator_type``.
+
+A further evaluator is one more entry (or one call of :func:`register_evaluator`).
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
+from detectron2.evaluation import (
+    COCOEvaluator,
+    DatasetEvaluator,
+    DatasetEvaluators,
+    SemSegEvaluator,
+)
+
+from .instance_evaluation import InstanceSegEvaluator, SeenImagesOnly
+from .panoptic_evaluation import COCOPanopticEvaluator
+
+Condition = Callable[[CfgNode], bool]
+# (cfg, data set name, output folder) -> evaluator
+Factory = Callable[[CfgNode, str, str], DatasetEvaluator]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """An evaluator and when it runs."""
+
+    when: Condition
+    make: Factory
+
+
+def _always(cfg: CfgNode) -> bool:
+    return True
+
+
+def _semantic_on(cfg: CfgNode) -> bool:
+    return cfg.MODEL.MASK_FORMER.TEST.SEMANTIC_ON
+
+
+def _instance_on(cfg: CfgNode) -> bool:
+    return cfg.MODEL.MASK_FORMER.TEST.INSTANCE_ON
+
+
+def _panoptic_on(cfg: CfgNode) -> bool:
+    return cfg.MODEL.MASK_FORMER.TEST.PANOPTIC_ON
+
+
+def _skips_images(cfg: CfgNode) -> bool:
+    return cfg.TEST.ON_CORRUPT_IMAGE == "skip"
+
+
+class _COCOEvaluatorSeen(SeenImagesOnly, COCOEvaluator):
+    pass
+
+
+class _InstanceSegEvaluatorSeen(SeenImagesOnly, InstanceSegEvaluator):
+    pass
+
+
+def _sem_seg(cfg: CfgNode, name: str, folder: str) -> DatasetEvaluator:
+    return SemSegEvaluator(name, distributed=True, output_dir=folder)
+
+
+def _panoptic(cfg: CfgNode, name: str, folder: str) -> DatasetEvaluator:
+    return COCOPanopticEvaluator(name, folder, allow_missing=_skips_images(cfg))
+
+
+def _coco(cfg: CfgNode, name: str, folder: str) -> DatasetEvaluator:
+    kind = _COCOEvaluatorSeen if _skips_images(cfg) else COCOEvaluator
+    return kind(name, output_dir=folder)
+
+
+def _instance(cfg: CfgNode, name: str, folder: str) -> DatasetEvaluator:
+    kind = _InstanceSegEvaluatorSeen if _skips_images(cfg) else InstanceSegEvaluator
+    return kind(name, output_dir=folder)
+
+
+# Imported when needed: these lean on optional packages (cityscapesscripts, lvis).
+def _cityscapes_sem_seg(cfg: CfgNode, name: str, folder: str) -> DatasetEvaluator:
+    from detectron2.evaluation import CityscapesSemSegEvaluator
+
+    return CityscapesSemSegEvaluator(name)
+
+
+def _cityscapes_instance(cfg: CfgNode, name: str, folder: str) -> DatasetEvaluator:
+    from detectron2.evaluation import CityscapesInstanceEvaluator
+
+    return CityscapesInstanceEvaluator(name)
+
+
+def _lvis(cfg: CfgNode, name: str, folder: str) -> DatasetEvaluator:
+    from detectron2.evaluation import LVISEvaluator
+
+    return LVISEvaluator(name, output_dir=folder)
+
+
+# The order within a row is the order of the published code.
+EVALUATORS: dict[str, list[Choice]] = {
+    "sem_seg": [Choice(_always, _sem_seg)],
+    "coco": [Choice(_always, _coco)],
+    "coco_panoptic_seg": [
+        Choice(_panoptic_on, _panoptic),
+        Choice(_instance_on, _coco),
+        Choice(_semantic_on, _sem_seg),
+    ],
+    "ade20k_panoptic_seg": [
+        Choice(_always, _sem_seg),
+        Choice(_panoptic_on, _panoptic),
+        Choice(_instance_on, _instance),
+    ],
+    "mapillary_vistas_panoptic_seg": [
+        Choice(_panoptic_on, _panoptic),
+        Choice(_instance_on, _instance),
+        Choice(_semantic_on, _sem_seg),
+    ],
+    "mapillary_vistas_instance_seg": [Choice(_instance_on, _instance)],
+    "cityscapes_panoptic_seg": [
+        Choice(_panoptic_on, _panoptic),
+        Choice(_semantic_on, _cityscapes_sem_seg),
+        Choice(_instance_on, _cityscapes_instance),
+    ],
+    "cityscapes_instance": [Choice(_always, _cityscapes_instance)],
+    "cityscapes_sem_seg": [Choice(_always, _cityscapes_sem_seg)],
+    "lvis": [Choice(_always, _lvis)],
+}
+
+
+def register_evaluator(evaluator_type: str, make: Factory, when: Condition = _always) -> None:
+    """Adds an evaluator for data sets whose metadata has this ``evaluator_type``."""
+    EVALUATORS.setdefault(evaluator_type, []).append(Choice(when, make))
+
+
+def build_evaluator(
+    cfg: CfgNode, dataset_name: str, output_folder: str | None = None
+) -> DatasetEvaluator:
+    """Builds what ``cfg`` asks for on one data set.
+
+    Args:
+        output_folder: default ``<OUTPUT_DIR>/inference``.
+
+    Returns:
+        One evaluator bare, several as ``DatasetEvaluators``.
+
+    Raises:
+        NotImplementedError: no entry fits; ``DefaultTrainer.test`` logs this and goes on.
+    """
+    folder = output_folder or os.path.join(cfg.OUTPUT_DIR, "inference")
+    evaluator_type = getattr(MetadataCatalog.get(dataset_name), "evaluator_type", None)
+    evaluators = [
+        choice.make(cfg, dataset_name, folder)
+        for choice in EVALUATORS.get(evaluator_type, [])
+        if choice.when(cfg)
+    ]
+    if not evaluators:
+        raise NotImplementedError(
+            f"No evaluator for the data set {dataset_name} with the type {evaluator_type} and the "
+            "switches under MODEL.MASK_FORMER.TEST; known types: " + ", ".join(sorted(EVALUATORS))
+        )
+    return evaluators[0] if len(evaluators) == 1 else DatasetEvaluators(evaluators)

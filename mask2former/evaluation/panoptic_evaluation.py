@@ -1,0 +1,208 @@
+"""PQ evaluator: a drop-in for detectron2's COCOPanopticEvaluator that needs no temporary PNGs.
+
+Every prediction is compared with its ground truth as soon as it arrives, in a thread beside the
+network; what stays in memory is a few numbers per image. Keys, files and the logged table are those
+of the original.
+"""
+
+import itertools
+import json
+import logging
+import os
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+import torch
+from tabulate import tabulate
+
+from detectron2.data import MetadataCatalog
+from detectron2.evaluation import DatasetEvaluator
+from detectron2.utils import comm
+
+from .panoptic_quality import panoptic_quality
+from .panoptic_statistics import image_statistics, read_id_map
+
+logger = logging.getLogger(__name__)
+
+# Decoding and counting release the GIL for most of their time; two threads keep up with the
+# network, and a short queue bounds the memory held by predicted maps.
+_THREADS = 2
+_QUEUE = 8
+
+
+class COCOPanopticEvaluator(DatasetEvaluator):
+    """Panoptic quality, streamed.
+
+    Consumes ``output["panoptic_seg"] = (map, segments_info)`` with an integer ``[H, W]`` map (0 is
+    void) and entries ``{id, isthing, category_id (contiguous)}``; entries without ``isthing`` carry
+    data set ids already. Without entries (None) the map holds ``category * label_divisor +
+    instance`` and -1 for void.
+    """
+
+    def __init__(
+        self, dataset_name: str, output_dir: str | None = None, *, allow_missing: bool = False
+    ):
+        """
+        Args:
+            dataset_name: its metadata needs ``panoptic_json``, ``panoptic_root`` and the two
+                ``*_dataset_id_to_contiguous_id`` maps.
+            output_dir: where ``predictions.json`` goes; None writes nothing.
+            allow_missing: evaluate the images that were predicted instead of refusing when some are
+                missing (test images that could not be read and were skipped).
+        """
+        self._metadata = MetadataCatalog.get(dataset_name)
+        self._to_dataset_id = {
+            True: _inverse(self._metadata.thing_dataset_id_to_contiguous_id),
+            False: _inverse(self._metadata.stuff_dataset_id_to_contiguous_id),
+        }
+        self._output_dir = output_dir
+        self._allow_missing = allow_missing
+        with open(self._metadata.panoptic_json) as file:
+            self._gt_json = json.load(file)
+        self._categories = {c["id"]: c for c in self._gt_json["categories"]}
+        self._gt = {a["image_id"]: a for a in self._gt_json.get("annotations", [])}
+        self._pool: ThreadPoolExecutor | None = None
+        self.reset()
+
+    def reset(self) -> None:
+        self._predictions: dict[object, dict] = {}
+        self._statistics: dict[object, dict[int, np.ndarray]] = {}
+        self._pending: deque[tuple[object, Future]] = deque()
+
+    def process(self, inputs: list[dict], outputs: list[dict]) -> None:
+        self._pool = self._pool or ThreadPoolExecutor(_THREADS, "panoptic-quality")
+        for item, output in zip(inputs, outputs):
+            panoptic_map, segments = output["panoptic_seg"]
+            pixels = _to_numpy(panoptic_map)
+            if segments is None:
+                pixels, segments = self._decode_divisor_map(pixels)
+            segments = [self._with_dataset_ids(segment) for segment in segments]
+            image_id = item["image_id"]
+            stem = os.path.splitext(os.path.basename(item["file_name"]))[0]
+            self._predictions[image_id] = {
+                "image_id": image_id,
+                "file_name": stem + ".png",
+                "segments_info": segments,
+            }
+            if not self._gt:
+                continue
+            if image_id not in self._gt:
+                raise ValueError(
+                    f"Image {image_id} ({item['file_name']}) was predicted, but "
+                    f"{self._metadata.panoptic_json} has no annotation for it"
+                )
+            while len(self._pending) >= _QUEUE:
+                self._collect_one()
+            job = self._pool.submit(self._compare, image_id, pixels, segments)
+            self._pending.append((image_id, job))
+
+    def evaluate(self) -> dict | None:
+        """Returns ``{"panoptic_seg": {PQ, SQ, RQ, PQ_th, ...}}`` (x100) on the main process.
+
+        Raises:
+            ValueError: images of the ground truth were not predicted and ``allow_missing`` is off.
+        """
+        while self._pending:
+            self._collect_one()
+        if self._pool is not None:
+            self._pool.shutdown()
+            self._pool = None
+        gathered = comm.gather((self._predictions, self._statistics), dst=0)
+        if not comm.is_main_process():
+            return None
+        predictions = {k: v for part, _ in gathered for k, v in part.items()}
+        statistics = {k: v for _, part in gathered for k, v in part.items()}
+        self._write_predictions(predictions)
+        if not self._gt:
+            logger.info("Annotations are not available for evaluation.")
+            return {}
+        self._check_complete(predictions)
+        pq = panoptic_quality(statistics.values(), self._categories)
+        logger.info("Panoptic Evaluation Results:\n%s", results_table(pq))
+        return {"panoptic_seg": _flat_results(pq)}
+
+    def _compare(self, image_id, pixels: np.ndarray, segments: list[dict]) -> dict:
+        gt = self._gt[image_id]
+        gt_map = read_id_map(os.path.join(self._metadata.panoptic_root, gt["file_name"]))
+        return image_statistics(
+            gt_map,
+            gt["segments_info"],
+            pixels.astype(np.uint32),
+            segments,
+            self._categories.keys(),
+            image_id,
+        )
+
+    def _collect_one(self) -> None:
+        image_id, job = self._pending.popleft()
+        self._statistics[image_id] = job.result()
+
+    def _with_dataset_ids(self, segment: dict) -> dict:
+        segment = dict(segment)
+        isthing = segment.pop("isthing", None)
+        if isthing is not None:
+            segment["category_id"] = self._to_dataset_id[bool(isthing)][segment["category_id"]]
+        return segment
+
+    def _decode_divisor_map(self, pixels: np.ndarray) -> tuple[np.ndarray, list[dict]]:
+        segments = []
+        for label in np.unique(pixels[pixels >= 0]).tolist():
+            category = label // self._metadata.label_divisor
+            isthing = category in self._to_dataset_id[True]
+            segments.append({"id": label + 1, "category_id": category, "isthing": isthing})
+        return pixels + 1, segments
+
+    def _check_complete(self, predictions: dict) -> None:
+        missing = [image_id for image_id in self._gt if image_id not in predictions]
+        if not missing:
+            return
+        message = (
+            f"{len(missing)} of {len(self._gt)} images of {self._metadata.name} were not "
+            f"predicted, the first is image {missing[0]}"
+        )
+        if not self._allow_missing or not predictions:
+            raise ValueError(message)
+        logger.warning("%s; the result is over the others", message)
+
+    def _write_predictions(self, predictions: dict) -> None:
+        if not self._output_dir:
+            return
+        os.makedirs(self._output_dir, exist_ok=True)
+        content = {**self._gt_json, "annotations": list(predictions.values())}
+        with open(os.path.join(self._output_dir, "predictions.json"), "w") as file:
+            json.dump(content, file)
+
+
+def results_table(pq: dict) -> str:
+    """The pipe table All / Things / Stuff, in per cent."""
+    rows = [
+        [split, *(pq[split][key] * 100 for key in ("pq", "sq", "rq")), pq[split]["n"]]
+        for split in ("All", "Things", "Stuff")
+    ]
+    return tabulate(
+        rows,
+        headers=["", "PQ", "SQ", "RQ", "#categories"],
+        tablefmt="pipe",
+        floatfmt=".3f",
+        stralign="center",
+        numalign="center",
+    )
+
+
+def _flat_results(pq: dict) -> dict[str, float]:
+    suffixes = {"All": "", "Things": "_th", "Stuff": "_st"}
+    return {
+        key.upper() + suffixes[split]: 100 * pq[split][key]
+        for split, key in itertools.product(suffixes, ("pq", "sq", "rq"))
+    }
+
+
+def _inverse(mapping: dict[int, int]) -> dict[int, int]:
+    return {value: key for key, value in mapping.items()}
+
+
+def _to_numpy(panoptic_map) -> np.ndarray:
+    if isinstance(panoptic_map, torch.Tensor):
+        panoptic_map = panoptic_map.cpu().numpy()
+    return np.asarray(panoptic_map)
