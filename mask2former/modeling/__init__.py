@@ -1,0 +1,27 @@
+"""The network. Importing this package registers its backbones, heads and decoders."""
+
+from .backbone.swin import D2SwinTransformer
+from .criterion import SetCriterion
+from .matcher import HungarianMatcher
+from .meta_arch.mask_former_head import MaskFormerHead
+from .meta_arch.per_pixel_baseline import PerPixelBaselineHead, PerPixelBaselinePlusHead
+from .pixel_decoder.fpn import BasePixelDecoder, TransformerEncoderPixelDecoder
+from .pixel_decoder.msdeformattn import MSDeformAttnPixelDecoder
+from .transformer_decoder.mask2former_transformer_decoder import (
+    MultiScaleMaskedTransformerDecoder,
+)
+from .transformer_decoder.maskformer_transformer_decoder import StandardTransformerDecoder
+
+__all__ = [
+    "BasePixelDecoder",
+    "D2SwinTransformer",
+    "HungarianMatcher",
+    "MSDeformAttnPixelDecoder",
+    "MaskFormerHead",
+    "MultiScaleMaskedTransformerDecoder",
+    "PerPixelBaselineHead",
+    "PerPixelBaselinePlusHead",
+    "SetCriterion",
+    "StandardTransformerDecoder",
+    "TransformerEncoderPixelDecoder",
+]

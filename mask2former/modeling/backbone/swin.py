@@ -1,0 +1,309 @@
+"""Swin Transformer (Liu et al., ICCV 2021) as a detectron2 backbone, with the published names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from detectron2.config import configurable
+from detectron2.modeling import BACKBONE_REGISTRY, Backbone, ShapeSpec
+from mask2former.modeling.backbone.swin_blocks import (
+    Mlp,
+    PatchEmbed,
+    PatchMerging,
+    SwinTransformerBlock,
+    WindowAttention,
+    shifted_window_mask,
+    window_partition,
+    window_reverse,
+)
+
+__all__ = [
+    "BasicLayer",
+    "D2SwinTransformer",
+    "Mlp",
+    "PatchEmbed",
+    "PatchMerging",
+    "SwinTransformer",
+    "SwinTransformerBlock",
+    "WindowAttention",
+    "window_partition",
+    "window_reverse",
+]
+
+
+class BasicLayer(nn.Module):
+    """One stage: blocks with straight and shifted windows in turn, then maybe a patch merging."""
+
+    def __init__(
+        self,
+        dim: int,
+        depth: int,
+        num_heads: int,
+        *,
+        window_size: int,
+        drop_path: Sequence[float],
+        downsample: bool,
+        use_checkpoint: bool = False,
+        **block_options,
+    ) -> None:
+        """
+        Args:
+            drop_path: stochastic depth rate of each of the ``depth`` blocks.
+            downsample: whether the stage ends with a ``PatchMerging``.
+            use_checkpoint: recompute the blocks in the backward pass instead of keeping them.
+            block_options: the remaining keywords of ``SwinTransformerBlock``.
+        """
+        super().__init__()
+        self.window_size = window_size
+        self.shift_size = window_size // 2
+        self.use_checkpoint = use_checkpoint
+        self.blocks = nn.ModuleList(
+            SwinTransformerBlock(
+                dim,
+                num_heads,
+                window_size=window_size,
+                shift_size=0 if i % 2 == 0 else self.shift_size,
+                drop_path=drop_path[i],
+                **block_options,
+            )
+            for i in range(depth)
+        )
+        self.downsample = PatchMerging(dim) if downsample else None
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """
+        Args:
+            x: ``[B, H, W, C]``.
+
+        Returns:
+            The stage's output ``[B, H, W, C]`` and the next stage's input,
+            ``[B, H / 2, W / 2, 2 C]`` (the same tensor in the last stage).
+        """
+        mask = self._shift_mask(x) if len(self.blocks) > 1 else None
+        for block in self.blocks:
+            if self.use_checkpoint and self.training:
+                x = checkpoint(block, x, mask, use_reentrant=False)
+            else:
+                x = block(x, mask)
+        return x, x if self.downsample is None else self.downsample(x)
+
+    def _shift_mask(self, x: Tensor) -> Tensor:
+        """``[nW, N, N]``, shared by all shifted blocks of the stage."""
+        rows = -(-x.shape[1] // self.window_size)
+        columns = -(-x.shape[2] // self.window_size)
+        return shifted_window_mask(
+            rows, columns, self.window_size, self.shift_size, dtype=x.dtype, device=x.device
+        )
+
+
+class SwinTransformer(nn.Module):
+    """Four stages of window attention at strides 4, 8, 16 and 32, for images of any size."""
+
+    def __init__(
+        self,
+        *,
+        pretrain_img_size: int = 224,
+        patch_size: int = 4,
+        in_chans: int = 3,
+        embed_dim: int = 96,
+        depths: Sequence[int] = (2, 2, 6, 2),
+        num_heads: Sequence[int] = (3, 6, 12, 24),
+        window_size: int = 7,
+        mlp_ratio: float = 4.0,
+        qkv_bias: bool = True,
+        qk_scale: float | None = None,
+        drop_rate: float = 0.0,
+        attn_drop_rate: float = 0.0,
+        drop_path_rate: float = 0.2,
+        ape: bool = False,
+        patch_norm: bool = True,
+        out_indices: Sequence[int] = (0, 1, 2, 3),
+        frozen_stages: int = -1,
+        use_checkpoint: bool = False,
+    ) -> None:
+        """
+        Args:
+            pretrain_img_size: image side for which the absolute position embedding has tokens.
+            depths: blocks per stage; ``num_heads`` has as many entries.
+            drop_path_rate: stochastic depth rate of the last block; it grows linearly from 0.
+            ape: add an absolute position embedding, resized bicubically to the image.
+            out_indices: stages whose normed output is returned. Stages after the last of them are
+                not built.
+            frozen_stages: -1 trains everything; 0 freezes the patch embedding; 1 the position
+                embedding, too; k > 1 also the first k - 1 stages.
+            use_checkpoint: trade a second forward of the blocks for memory.
+
+        Raises:
+            ValueError: if ``depths`` and ``num_heads`` differ in length, or a stage is unknown.
+        """
+        super().__init__()
+        if len(depths) != len(num_heads):
+            raise ValueError(
+                f"MODEL.SWIN.DEPTHS {list(depths)} and MODEL.SWIN.NUM_HEADS {list(num_heads)} "
+                "must name the same number of stages"
+            )
+        if not out_indices or not all(0 <= i < len(depths) for i in out_indices):
+            raise ValueError(f"out_indices {list(out_indices)} not within {len(depths)} stages")
+        self.out_indices = tuple(sorted(out_indices))
+        self.frozen_stages = frozen_stages
+        self.num_features = [embed_dim * 2**i for i in range(len(depths))]
+
+        self.patch_embed = PatchEmbed(patch_size, in_chans, embed_dim, patch_norm)
+        self.absolute_pos_embed = None
+        if ape:
+            side = pretrain_img_size // patch_size
+            self.absolute_pos_embed = nn.Parameter(torch.zeros(1, embed_dim, side, side))
+            nn.init.trunc_normal_(self.absolute_pos_embed, std=0.02)
+        self.pos_drop = nn.Dropout(drop_rate)
+
+        blocks = sum(depths)
+        drop_path = [drop_path_rate * i / max(blocks - 1, 1) for i in range(blocks)]
+        self.layers = nn.ModuleList()
+        for i in range(self.out_indices[-1] + 1):
+            first = sum(depths[:i])
+            self.layers.append(
+                BasicLayer(
+                    self.num_features[i],
+                    depths[i],
+                    num_heads[i],
+                    window_size=window_size,
+                    drop_path=drop_path[first : first + depths[i]],
+                    downsample=i < self.out_indices[-1],
+                    use_checkpoint=use_checkpoint,
+                    mlp_ratio=mlp_ratio,
+                    qkv_bias=qkv_bias,
+                    qk_scale=qk_scale,
+                    drop=drop_rate,
+                    attn_drop=attn_drop_rate,
+                )
+            )
+        for i in self.out_indices:
+            self.add_module(f"norm{i}", nn.LayerNorm(self.num_features[i]))
+        self._freeze_stages()
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """
+        Args:
+            x: images, ``[B, in_chans, H, W]``.
+
+        Returns:
+            ``res2`` ... ``res5`` of the requested stages, stage i with shape
+            ``[B, C * 2^i, H / 2^(i+2), W / 2^(i+2)]`` (rounded up), channels last in memory.
+        """
+        x = self.patch_embed(x)  # [B, H/4, W/4, C]
+        if self.absolute_pos_embed is not None:
+            x = x + self._resized_position_embedding(x.shape[1], x.shape[2])
+        x = self.pos_drop(x)
+
+        outputs = {}
+        for i, layer in enumerate(self.layers):
+            stage, x = layer(x)  # [B, H/2^(i+2), W/2^(i+2), C * 2^i]
+            if i in self.out_indices:
+                stage = getattr(self, f"norm{i}")(stage)
+                outputs[f"res{i + 2}"] = stage.permute(0, 3, 1, 2)
+        return outputs
+
+    def train(self, mode: bool = True) -> SwinTransformer:
+        """As always, but frozen stages stay in evaluation mode."""
+        super().train(mode)
+        self._freeze_stages()
+        return self
+
+    def _resized_position_embedding(self, height: int, width: int) -> Tensor:
+        resized = F.interpolate(self.absolute_pos_embed, size=(height, width), mode="bicubic")
+        return resized.permute(0, 2, 3, 1)  # [1, H/4, W/4, C]
+
+    def _freeze_stages(self) -> None:
+        frozen: list[nn.Module] = []
+        if self.frozen_stages >= 0:
+            frozen.append(self.patch_embed)
+        if self.frozen_stages >= 1 and self.absolute_pos_embed is not None:
+            self.absolute_pos_embed.requires_grad_(False)
+        if self.frozen_stages >= 2:
+            frozen += [self.pos_drop, *self.layers[: self.frozen_stages - 1]]
+        for module in frozen:
+            nn.Module.train(module, False)
+            module.requires_grad_(False)
+
+
+@BACKBONE_REGISTRY.register()
+class D2SwinTransformer(SwinTransformer, Backbone):
+    """``SwinTransformer`` under ``MODEL.BACKBONE.NAME: D2SwinTransformer``.
+
+    Weights are expected from a checkpoint: only the position tables have Swin's own initialisation.
+    """
+
+    @configurable
+    def __init__(self, *, out_features: Sequence[str], **swin_options) -> None:
+        """
+        Args:
+            out_features: names out of ``res2`` ... ``res5``.
+            swin_options: the keywords of ``SwinTransformer`` except ``out_indices``.
+
+        Raises:
+            ValueError: for an unknown feature name.
+        """
+        names = [f"res{i + 2}" for i in range(len(swin_options.get("depths", (2, 2, 6, 2))))]
+        unknown = [name for name in out_features if name not in names]
+        if unknown or not out_features:
+            raise ValueError(
+                f"MODEL.SWIN.OUT_FEATURES {list(out_features)} must be chosen from {names}"
+            )
+        super().__init__(out_indices=[names.index(name) for name in out_features], **swin_options)
+        self._out_features = list(out_features)
+        self._out_feature_strides = {
+            name: self.patch_embed.patch_size * 2**i for i, name in enumerate(names)
+        }
+        self._out_feature_channels = dict(zip(names, self.num_features))
+
+    @classmethod
+    def from_config(cls, cfg, input_shape: ShapeSpec) -> dict:
+        swin = cfg.MODEL.SWIN
+        return {
+            "pretrain_img_size": swin.PRETRAIN_IMG_SIZE,
+            "patch_size": swin.PATCH_SIZE,
+            "in_chans": input_shape.channels,
+            "embed_dim": swin.EMBED_DIM,
+            "depths": swin.DEPTHS,
+            "num_heads": swin.NUM_HEADS,
+            "window_size": swin.WINDOW_SIZE,
+            "mlp_ratio": swin.MLP_RATIO,
+            "qkv_bias": swin.QKV_BIAS,
+            "qk_scale": swin.QK_SCALE,
+            "drop_rate": swin.DROP_RATE,
+            "attn_drop_rate": swin.ATTN_DROP_RATE,
+            "drop_path_rate": swin.DROP_PATH_RATE,
+            "ape": swin.APE,
+            "patch_norm": swin.PATCH_NORM,
+            "use_checkpoint": swin.USE_CHECKPOINT,
+            "out_features": swin.OUT_FEATURES,
+        }
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """``[B, 3, H, W]`` to the features of ``out_features``; see ``SwinTransformer.forward``.
+
+        Raises:
+            ValueError: if ``x`` is not a batch of images.
+        """
+        if x.dim() != 4:
+            raise ValueError(f"expected images [B, C, H, W], got shape {tuple(x.shape)}")
+        return super().forward(x)
+
+    def output_shape(self) -> dict[str, ShapeSpec]:
+        """Channels and stride of every returned feature."""
+        return {
+            name: ShapeSpec(
+                channels=self._out_feature_channels[name], stride=self._out_feature_strides[name]
+            )
+            for name in self._out_features
+        }
+
+    @property
+    def size_divisibility(self) -> int:
+        """Image sides are padded to multiples of the coarsest stride."""
+        return 32

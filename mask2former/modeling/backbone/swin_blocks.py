@@ -1,0 +1,253 @@
+"""The parts of a Swin Transformer (Liu et al., ICCV 2021): windows, attention, block, merging.
+
+Tokens travel as ``[B, H, W, C]`` maps. Parameter names are those of the published code.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+# Added to the attention logits between tokens that the cyclic shift brought together although they
+# are no neighbours in the image. [Swin, section 3.2]
+SHIFT_MASK_VALUE = -100.0
+
+
+def window_partition(x: Tensor, window_size: int) -> Tensor:
+    """Cuts ``[B, H, W, C]`` into ``[B * nW, window_size, window_size, C]``, row by row.
+
+    ``H`` and ``W`` must be multiples of ``window_size``.
+    """
+    batch, height, width, channels = x.shape
+    rows, columns = height // window_size, width // window_size
+    x = x.view(batch, rows, window_size, columns, window_size, channels)
+    return x.transpose(2, 3).reshape(-1, window_size, window_size, channels)
+
+
+def window_reverse(windows: Tensor, window_size: int, height: int, width: int) -> Tensor:
+    """Puts ``[B * nW, window_size, window_size, C]`` together again as ``[B, H, W, C]``."""
+    rows, columns = height // window_size, width // window_size
+    x = windows.view(-1, rows, columns, window_size, window_size, windows.shape[-1])
+    return x.transpose(2, 3).reshape(-1, height, width, windows.shape[-1])
+
+
+def shifted_window_mask(
+    rows: int, columns: int, window_size: int, shift: int, *, dtype: torch.dtype, device
+) -> Tensor:
+    """Additive attention mask of cyclically shifted windows, ``[rows * columns, N, N]``.
+
+    ``N = window_size ** 2``. Only windows of the last row and column hold tokens from opposite
+    borders of the image, so there are four kinds of window; the mask repeats these.
+    """
+    wrapped = (torch.arange(window_size, device=device) >= window_size - shift).int()  # [ws]
+    inside = torch.zeros_like(wrapped)
+    # Region of each token in the four kinds: interior, last column, last row, corner.
+    regions = torch.stack(
+        [
+            2 * vertical[:, None] + horizontal[None, :]
+            for vertical in (inside, wrapped)
+            for horizontal in (inside, wrapped)
+        ]
+    ).flatten(1)  # [4, N]
+    separated = regions[:, :, None] != regions[:, None, :]
+    kinds = separated.to(dtype) * SHIFT_MASK_VALUE  # [4, N, N]
+
+    last_row = torch.arange(rows, device=device) == rows - 1
+    last_column = torch.arange(columns, device=device) == columns - 1
+    kind_of_window = 2 * last_row[:, None].int() + last_column[None, :].int()  # [rows, columns]
+    return kinds[kind_of_window.flatten()]
+
+
+class DropPath(nn.Module):
+    """Stochastic depth: drops a residual branch for whole samples (Huang et al., ECCV 2016)."""
+
+    def __init__(self, drop_prob: float) -> None:
+        super().__init__()
+        self.drop_prob = drop_prob
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.drop_prob == 0.0:
+            return x
+        keep_prob = 1.0 - self.drop_prob
+        keep = x.new_empty([x.shape[0]] + [1] * (x.ndim - 1)).bernoulli_(keep_prob)
+        return x * keep.div_(keep_prob)
+
+
+class Mlp(nn.Module):
+    """Two linear layers with GELU between them, ``[..., C] -> [..., C]``."""
+
+    def __init__(self, in_features: int, hidden_features: int, drop: float = 0.0) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(in_features, hidden_features)
+        self.act = nn.GELU()
+        self.fc2 = nn.Linear(hidden_features, in_features)
+        self.drop = nn.Dropout(drop)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.drop(self.fc2(self.drop(self.act(self.fc1(x)))))
+
+
+class WindowAttention(nn.Module):
+    """Multi-head self-attention inside windows, with a learned bias per relative position."""
+
+    def __init__(
+        self,
+        dim: int,
+        window_size: tuple[int, int],
+        num_heads: int,
+        qkv_bias: bool = True,
+        qk_scale: float | None = None,
+        attn_drop: float = 0.0,
+        proj_drop: float = 0.0,
+    ) -> None:
+        """
+        Args:
+            dim: channels; a multiple of ``num_heads``.
+            window_size: (height, width) of a window in tokens.
+            qk_scale: replaces ``(dim / num_heads) ** -0.5``.
+        """
+        super().__init__()
+        if dim % num_heads:
+            raise ValueError(f"dim ({dim}) must be divisible by num_heads ({num_heads})")
+        self.window_size = window_size
+        self.num_heads = num_heads
+        self.scale = qk_scale or (dim // num_heads) ** -0.5
+        self.attn_drop = attn_drop
+
+        height, width = window_size
+        self.relative_position_bias_table = nn.Parameter(
+            torch.zeros((2 * height - 1) * (2 * width - 1), num_heads)
+        )
+        nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
+        self.register_buffer("relative_position_index", _relative_position_index(height, width))
+        self.qkv = nn.Linear(dim, dim * 3, bias=qkv_bias)
+        self.proj = nn.Linear(dim, dim)
+        self.proj_drop = nn.Dropout(proj_drop)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """
+        Args:
+            x: ``[B * nW, N, C]``, the windows of one image one after another.
+            mask: ``[nW, N, N]``, added to the attention logits; see ``shifted_window_mask``.
+
+        Returns:
+            ``[B * nW, N, C]``.
+        """
+        qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, -1))  # [B*nW, N, 3, heads, D]
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each [B*nW, heads, N, D]
+        bias = self.position_bias()[None]  # [1, heads, N, N]
+        if mask is not None:
+            bias = bias + mask[:, None].to(bias.dtype)  # [nW, heads, N, N]
+            if len(x) > len(mask):
+                bias = bias.repeat(len(x) // len(mask), 1, 1, 1)
+        dropout = self.attn_drop if self.training else 0.0
+        x = F.scaled_dot_product_attention(
+            q, k, v, attn_mask=bias, dropout_p=dropout, scale=self.scale
+        )
+        return self.proj_drop(self.proj(x.transpose(1, 2).flatten(2)))
+
+    def position_bias(self) -> Tensor:
+        """The bias of every pair of tokens, ``[heads, N, N]``."""
+        tokens = self.window_size[0] * self.window_size[1]
+        bias = self.relative_position_bias_table[self.relative_position_index.flatten()]
+        return bias.view(tokens, tokens, -1).permute(2, 0, 1).contiguous()
+
+
+def _relative_position_index(height: int, width: int) -> Tensor:
+    """Row of the bias table for every pair of tokens, int64 ``[N, N]``."""
+    y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    y, x = y.flatten(), x.flatten()
+    dy = y[:, None] - y[None, :] + height - 1  # [N, N], 0 ... 2 * height - 2
+    dx = x[:, None] - x[None, :] + width - 1
+    return dy * (2 * width - 1) + dx
+
+
+class SwinTransformerBlock(nn.Module):
+    """Window attention and a two-layer perceptron, each after a norm and inside a residual."""
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        *,
+        window_size: int = 7,
+        shift_size: int = 0,
+        mlp_ratio: float = 4.0,
+        qkv_bias: bool = True,
+        qk_scale: float | None = None,
+        drop: float = 0.0,
+        attn_drop: float = 0.0,
+        drop_path: float = 0.0,
+    ) -> None:
+        """
+        Args:
+            shift_size: tokens by which the windows are shifted, 0 <= shift_size < window_size.
+        """
+        super().__init__()
+        if not 0 <= shift_size < window_size:
+            raise ValueError(f"shift_size {shift_size} is not in [0, window_size={window_size})")
+        self.window_size = window_size
+        self.shift_size = shift_size
+        self.norm1 = nn.LayerNorm(dim)
+        self.attn = WindowAttention(
+            dim, (window_size, window_size), num_heads, qkv_bias, qk_scale, attn_drop, drop
+        )
+        self.drop_path = DropPath(drop_path) if drop_path > 0.0 else nn.Identity()
+        self.norm2 = nn.LayerNorm(dim)
+        self.mlp = Mlp(dim, int(dim * mlp_ratio), drop)
+
+    def forward(self, x: Tensor, shift_mask: Tensor | None) -> Tensor:
+        """``[B, H, W, C] -> [B, H, W, C]``; the mask is read by shifted blocks only."""
+        x = x + self.drop_path(self._window_attention(self.norm1(x), shift_mask))
+        return x + self.drop_path(self.mlp(self.norm2(x)))
+
+    def _window_attention(self, x: Tensor, shift_mask: Tensor | None) -> Tensor:
+        _, height, width, channels = x.shape
+        size, shift = self.window_size, self.shift_size
+        # Zeros are added after the norm and take part in the attention, as published.
+        x = F.pad(x, (0, 0, 0, -width % size, 0, -height % size))  # [B, H', W', C]
+        padded_height, padded_width = x.shape[1:3]
+        if shift:
+            x = torch.roll(x, shifts=(-shift, -shift), dims=(1, 2))
+        windows = window_partition(x, size).view(-1, size * size, channels)  # [B*nW, N, C]
+        windows = self.attn(windows, shift_mask if shift else None)
+        x = window_reverse(
+            windows.view(-1, size, size, channels), size, padded_height, padded_width
+        )
+        if shift:
+            x = torch.roll(x, shifts=(shift, shift), dims=(1, 2))
+        return x[:, :height, :width]
+
+
+class PatchMerging(nn.Module):
+    """Halves the map: 2 x 2 neighbours are concatenated, normed and projected to 2 C channels."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.reduction = nn.Linear(4 * dim, 2 * dim, bias=False)
+        self.norm = nn.LayerNorm(4 * dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[B, H, W, C] -> [B, ceil(H / 2), ceil(W / 2), 2 C]``; odd sides are zero padded."""
+        x = F.pad(x, (0, 0, 0, x.shape[2] % 2, 0, x.shape[1] % 2))
+        batch, height, width, channels = x.shape
+        x = x.view(batch, height // 2, 2, width // 2, 2, channels)
+        x = x.permute(0, 1, 3, 4, 2, 5).flatten(3)  # [B, H/2, W/2, 4C], rows before columns
+        return self.reduction(self.norm(x))
+
+
+class PatchEmbed(nn.Module):
+    """Projects patches to tokens, ``[B, in_chans, H, W] -> [B, H / patch, W / patch, C]``."""
+
+    def __init__(self, patch_size: int, in_chans: int, embed_dim: int, norm: bool) -> None:
+        super().__init__()
+        self.patch_size = patch_size
+        self.proj = nn.Conv2d(in_chans, embed_dim, kernel_size=patch_size, stride=patch_size)
+        self.norm = nn.LayerNorm(embed_dim) if norm else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = x.shape[-2:]
+        x = F.pad(x, (0, -width % self.patch_size, 0, -height % self.patch_size))
+        x = self.proj(x).permute(0, 2, 3, 1)
+        return x if self.norm is None else self.norm(x)

@@ -1,0 +1,140 @@
+"""The head of MaskFormer and Mask2Former: a pixel decoder, then a transformer decoder."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from detectron2.config import configurable
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
+from mask2former.modeling.checkpoint_keys import (
+    CURRENT_VERSION,
+    convert_old_keys,
+    insert_pixel_decoder,
+)
+from mask2former.modeling.pixel_decoder.fpn import build_pixel_decoder
+from mask2former.modeling.transformer_decoder.maskformer_transformer_decoder import (
+    build_transformer_decoder,
+)
+
+
+@SEM_SEG_HEADS_REGISTRY.register()
+class MaskFormerHead(nn.Module):
+    """From backbone features to the class and mask of every query (Mask2Former, section 3.1)."""
+
+    _version = CURRENT_VERSION
+
+    @configurable
+    def __init__(
+        self,
+        input_shape: dict[str, ShapeSpec],
+        *,
+        num_classes: int,
+        pixel_decoder: nn.Module,
+        loss_weight: float = 1.0,
+        ignore_value: int = -1,
+        transformer_predictor: nn.Module,
+        transformer_in_feature: str,
+    ) -> None:
+        """
+        Args:
+            input_shape: channels and stride of the features used.
+            num_classes: classes without "no object".
+            pixel_decoder: has ``forward_features(features)``; see ``pixel_decoder.fpn``.
+            loss_weight: carried for readers of the config; the criterion has weights of its own.
+            ignore_value: label of pixels without ground truth.
+            transformer_predictor: transformer decoder, called with (features, mask features, mask).
+            transformer_in_feature: what it attends to: ``multi_scale_pixel_decoder``,
+                ``transformer_encoder``, ``pixel_embedding``, or the name of a backbone feature.
+        """
+        super().__init__()
+        self.in_features = sorted(input_shape, key=lambda name: input_shape[name].stride)
+        self.num_classes = num_classes
+        self.loss_weight = loss_weight
+        self.ignore_value = ignore_value
+        self.common_stride = 4
+        self.pixel_decoder = pixel_decoder
+        self.predictor = transformer_predictor
+        self.transformer_in_feature = transformer_in_feature
+
+    @classmethod
+    def from_config(cls, cfg, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
+        head = cfg.MODEL.SEM_SEG_HEAD
+        if head.COMMON_STRIDE != 4:
+            raise ValueError(
+                f"MODEL.SEM_SEG_HEAD.COMMON_STRIDE is {head.COMMON_STRIDE}; {cls.__name__} "
+                "predicts masks at stride 4 only"
+            )
+        in_feature = cfg.MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE
+        in_channels = transformer_in_channels(cfg, input_shape)
+        return {
+            "input_shape": {k: v for k, v in input_shape.items() if k in head.IN_FEATURES},
+            "num_classes": head.NUM_CLASSES,
+            "pixel_decoder": build_pixel_decoder(cfg, input_shape),
+            "loss_weight": head.LOSS_WEIGHT,
+            "ignore_value": head.IGNORE_VALUE,
+            "transformer_predictor": build_transformer_decoder(
+                cfg, in_channels, mask_classification=True
+            ),
+            "transformer_in_feature": in_feature,
+        }
+
+    def forward(self, features: dict[str, Tensor], mask: Tensor | None = None) -> dict[str, Any]:
+        """
+        Args:
+            features: backbone maps ``[B, C_i, H / s_i, W / s_i]``.
+            mask: handed on to the transformer decoder.
+
+        Returns:
+            ``pred_logits [B, Q, K + 1]``, ``pred_masks [B, Q, H / 4, W / 4]`` and ``aux_outputs``,
+            as the transformer decoder gives them.
+        """
+        return self.layers(features, mask)
+
+    def layers(self, features: dict[str, Tensor], mask: Tensor | None = None) -> dict[str, Any]:
+        """The two steps of ``forward``."""
+        mask_features, encoded, multi_scale = self.pixel_decoder.forward_features(features)
+        attended = {
+            "multi_scale_pixel_decoder": multi_scale,  # list of [B, C, h, w], coarse to fine
+            "transformer_encoder": encoded,  # [B, C, H/32, W/32]
+            "pixel_embedding": mask_features,  # [B, C, H/4, W/4]
+        }
+        if self.transformer_in_feature in attended:
+            memory = attended[self.transformer_in_feature]
+        else:
+            memory = features[self.transformer_in_feature]
+        if memory is None:
+            raise ValueError(
+                "MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE is 'transformer_encoder', but "
+                f"{type(self.pixel_decoder).__name__} has no transformer encoder"
+            )
+        return self.predictor(memory, mask_features, mask)
+
+    def _load_from_state_dict(self, state_dict, prefix, local_metadata, *args) -> None:
+        convert_old_keys(state_dict, prefix, local_metadata, insert_pixel_decoder(self))
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
+
+
+def transformer_in_channels(cfg, input_shape: dict[str, ShapeSpec]) -> int:
+    """Channels of what ``MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE`` names.
+
+    Raises:
+        KeyError: for a name that is neither a decoder output nor a backbone feature.
+    """
+    name = cfg.MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE
+    head = cfg.MODEL.SEM_SEG_HEAD
+    decoder_outputs = {
+        "transformer_encoder": head.CONVS_DIM,
+        "multi_scale_pixel_decoder": head.CONVS_DIM,
+        "pixel_embedding": head.MASK_DIM,
+    }
+    if name in decoder_outputs:
+        return decoder_outputs[name]
+    if name not in input_shape:
+        raise KeyError(
+            f"MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE is {name!r}; possible here: "
+            f"{[*decoder_outputs, *input_shape]}"
+        )
+    return input_shape[name].channels
