@@ -1,0 +1,155 @@
+"""From class and mask logits to the outputs of the three tasks, for a whole batch."""
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..mask_predictions import at_least_float32
+from .instance import InstanceTask
+from .panoptic import PanopticTask
+from .resize import Frame, strips
+from .semantic import SemanticTask
+
+Task = SemanticTask | PanopticTask | InstanceTask
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What to predict, and how.
+
+    Attributes:
+        semantic, panoptic, instance: the tasks.
+        object_mask_threshold: panoptic: class probability a query must exceed.
+        overlap_threshold: panoptic: see :class:`~.panoptic.PanopticTask`.
+        topk: instance: most (query, class) pairs per image.
+        things: contiguous ids of thing classes.
+        only_things: instance: leave out pairs whose class is stuff (published: beside panoptic).
+    """
+
+    semantic: bool = False
+    panoptic: bool = False
+    instance: bool = False
+    object_mask_threshold: float = 0.0
+    overlap_threshold: float = 0.0
+    topk: int = 100
+    things: Collection[int] = field(default_factory=frozenset)
+    only_things: bool = False
+
+
+@torch.no_grad()
+def segment(
+    logits: Tensor, masks: Tensor, frames: list[Frame | None], settings: Settings
+) -> list[dict]:
+    """Runs the tasks.
+
+    Queries are chosen for the whole batch with one copy to the host; full-size masks are made of
+    the chosen ones only and a strip of rows at a time, which all tasks of an image share; the
+    areas that decide about panoptic segments are a second copy.
+
+    Args:
+        logits: class logits [B, Q, K + 1].
+        masks: mask logits [B, Q, h, w].
+        frames: where each image's masks go; None leaves them at their size.
+
+    Returns:
+        Per image a dict with ``sem_seg`` (float [K, H, W]), ``panoptic_seg`` (int32 [H, W] and a
+        list of segments) and ``instances``, as far as they were asked for.
+    """
+    with torch.autocast(masks.device.type, enabled=False):
+        tasks = _choose_queries(logits, masks, frames, settings)
+        for of_image, image_masks, frame in zip(tasks, masks, frames):
+            _run(of_image, image_masks, frame)
+        return _finish(tasks)
+
+
+def _choose_queries(
+    logits: Tensor, masks: Tensor, frames: list[Frame | None], settings: Settings
+) -> list[dict[str, Task]]:
+    """The tasks of each image, by the key of their output."""
+    probs = at_least_float32(logits).softmax(-1)  # [B, Q, K + 1]
+    object_probs = probs[..., :-1]
+    queries, classes = object_probs.shape[1:]
+
+    # Panoptic candidates: label of a query that takes part, else -1. Instances: the best pairs.
+    best, labels = probs.max(-1)  # [B, Q]
+    candidates = (labels != classes) & (best > settings.object_mask_threshold)
+    topk = min(settings.topk, queries * classes)
+    pair_scores, pairs = object_probs.flatten(1).topk(topk)  # [B, topk], best first
+    on_host = torch.cat([torch.where(candidates, labels, -1), pairs], dim=1).cpu().numpy()
+    host_labels, host_pairs = on_host[:, :queries], on_host[:, queries:]
+
+    tasks: list[dict[str, Task]] = []
+    for i, frame in enumerate(frames):
+        size = tuple(masks.shape[-2:]) if frame is None else frame.output
+        of_image: dict[str, Task] = {}
+        if settings.semantic:
+            of_image["sem_seg"] = SemanticTask(object_probs[i], size)
+        if settings.panoptic:
+            kept = np.flatnonzero(host_labels[i] >= 0)
+            of_image["panoptic_seg"] = PanopticTask(
+                kept.tolist(),
+                host_labels[i][kept].tolist(),
+                best[i, _to_device(kept, best.device)],
+                things=settings.things,
+                overlap_threshold=settings.overlap_threshold,
+                size=size,
+            )
+        if settings.instance:
+            chosen = np.arange(topk)
+            if settings.only_things:
+                chosen = np.flatnonzero(np.isin(host_pairs[i] % classes, list(settings.things)))
+            index = _to_device(chosen, best.device)
+            of_image["instances"] = InstanceTask(
+                (host_pairs[i][chosen] // classes).tolist(),
+                pairs[i, index] % classes,
+                pair_scores[i, index],
+                size,
+            )
+        tasks.append(of_image)
+    return tasks
+
+
+def _run(tasks: dict[str, Task], masks: Tensor, frame: Frame | None) -> None:
+    """Shows the masks [Q, h, w] of one image to its tasks."""
+    everything = any(task.queries is None for task in tasks.values())
+    if everything:
+        needed = range(len(masks))
+    else:
+        needed = sorted(set().union(*(task.queries for task in tasks.values())))
+        masks = masks[_to_device(needed, masks.device)]
+    if not len(needed):
+        return
+    position = {query: i for i, query in enumerate(needed)}
+    picks = []
+    for task in tasks.values():
+        whole = task.queries is None or len(task.queries) == len(needed)
+        index = None if whole else [position[query] for query in task.queries]
+        picks.append(None if index is None else _to_device(index, masks.device))
+
+    for rows, logits in strips(masks, frame):
+        probs = logits.sigmoid()
+        for task, pick in zip(tasks.values(), picks):
+            task.add(rows, probs if pick is None else probs[pick])
+
+
+def _finish(tasks: list[dict[str, Task]]) -> list[dict]:
+    panoptic = [t["panoptic_seg"].areas for t in tasks if "panoptic_seg" in t]
+    areas = iter(())
+    if panoptic:
+        on_host = torch.cat(panoptic, dim=1).cpu().numpy()
+        ends = np.cumsum([a.shape[1] for a in panoptic])[:-1]
+        areas = iter(np.split(on_host, ends, axis=1))
+    return [
+        {
+            key: task.finish(next(areas)) if isinstance(task, PanopticTask) else task.finish()
+            for key, task in of_image.items()
+        }
+        for of_image in tasks
+    ]
+
+
+def _to_device(index, device: torch.device) -> Tensor:
+    return torch.as_tensor(np.asarray(index, dtype=np.int64)).to(device, non_blocking=True)

@@ -1,0 +1,82 @@
+"""Instance segmentation from mask classification (Mask2Former, section 4.1)."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from detectron2.structures import Boxes, Instances
+
+from .resize import Size
+
+
+class InstanceTask:
+    """The most probable (query, class) pairs, rescored by how sure their masks are.
+
+    A query may appear under several classes; its mask is made once. Other than published, the
+    instances are sorted by score and carry real boxes, tight around their masks.
+
+    Args:
+        pair_queries: query of each pair, on the host.
+        classes: class of each pair, int64 [N] on the device.
+        scores: probability of each pair, [N] on the device.
+        size: (height, width) of the result.
+    """
+
+    def __init__(
+        self, pair_queries: Sequence[int], classes: Tensor, scores: Tensor, size: Size
+    ) -> None:
+        self.queries = sorted(set(pair_queries))
+        ranks = {query: rank for rank, query in enumerate(self.queries)}
+        ranks_of_pairs = torch.tensor([ranks[query] for query in pair_queries], dtype=torch.int64)
+        self.ranks = ranks_of_pairs.to(scores.device, non_blocking=True)  # [N], mask of each pair
+        self.classes = classes
+        self.scores = scores
+        self.size = size
+        count, device = len(self.queries), scores.device
+        self.masks = torch.zeros(count, *size, dtype=torch.bool, device=device)
+        self.areas = torch.zeros(count, dtype=scores.dtype, device=device)
+        self.confidence = torch.zeros(count, dtype=scores.dtype, device=device)
+
+    def add(self, rows: slice, probs: Tensor) -> None:
+        """Takes some rows of the mask probabilities of ``queries``, [M, rows, W]."""
+        masks = probs > 0.5
+        self.masks[:, rows] = masks
+        self.areas += masks.sum((1, 2))
+        self.confidence += (probs * masks).sum((1, 2))
+
+    def finish(self) -> Instances:
+        """Fields pred_masks (float 0 or 1, [N, H, W]), pred_boxes, scores, pred_classes."""
+        mask_scores = self.confidence / (self.areas + 1e-6)
+        scores = self.scores * mask_scores[self.ranks]
+        order = scores.argsort(descending=True)
+        ranks = self.ranks[order]
+        result = Instances(self.size)
+        result.pred_masks = self.masks[ranks].to(scores.dtype)
+        result.pred_boxes = Boxes(tight_boxes(self.masks)[ranks])
+        result.scores = scores[order]
+        result.pred_classes = self.classes[order]
+        return result
+
+
+def tight_boxes(masks: Tensor) -> Tensor:
+    """Boxes around masks.
+
+    Args:
+        masks: bool [N, H, W].
+
+    Returns:
+        float32 [N, 4] as (x0, y0, x1, y1), the far edges exclusive; zeros for an empty mask.
+    """
+    x0, x1 = _extent(masks.any(1))
+    y0, y1 = _extent(masks.any(2))
+    return torch.stack([x0, y0, x1, y1], 1).float()
+
+
+def _extent(occupied: Tensor) -> tuple[Tensor, Tensor]:
+    """Half-open range of the True values in each row of [N, L]; (0, 0) where there are none."""
+    length = occupied.shape[1]
+    position = torch.arange(1, length + 1, device=occupied.device)
+    stop = (occupied * position).amax(1)
+    start = length - (occupied * position.flip(0)).amax(1)
+    return start * (stop > 0), stop

@@ -1,0 +1,99 @@
+"""Panoptic segmentation from mask classification (MaskFormer, section 3.4)."""
+
+from collections.abc import Collection, Sequence
+
+import torch
+from torch import Tensor
+
+from .resize import Size
+
+
+class PanopticTask:
+    """Gives every pixel to the query with the greatest class x mask probability.
+
+    A query keeps the pixels it wins and where its own mask is foreground, unless too small a share
+    of its mask is left to it; stuff of one class becomes one segment.
+
+    Args:
+        queries: indices of the queries that take part, ascending: their most likely class is an
+            object class with a probability above the threshold.
+        classes: these classes, on the host.
+        scores: their probabilities, on the device, [N].
+        things: the classes (contiguous ids) that are things.
+        overlap_threshold: least share, of the pixels where a mask is foreground, that it must win.
+        size: (height, width) of the result.
+    """
+
+    def __init__(
+        self,
+        queries: Sequence[int],
+        classes: Sequence[int],
+        scores: Tensor,
+        *,
+        things: Collection[int],
+        overlap_threshold: float,
+        size: Size,
+    ) -> None:
+        self.queries = queries
+        self.classes = classes
+        self.scores = scores[:, None, None]
+        self.things = things
+        self.overlap_threshold = overlap_threshold
+        device, count = scores.device, len(classes)
+        self.winner = torch.zeros(size, dtype=torch.int16, device=device)  # rank in `queries`
+        self.inside = torch.zeros(size, dtype=torch.bool, device=device)  # of the winner's mask
+        # Rows: pixels of the mask, pixels won, and both at once.
+        self.areas = torch.zeros(3, count, dtype=torch.int64, device=device)
+
+    def add(self, rows: slice, probs: Tensor) -> None:
+        """Takes some rows of the mask probabilities of ``queries``, [N, rows, W]."""
+        if not len(self.classes):
+            return
+        winner = (probs * self.scores).argmax(0, keepdim=True)  # [1, rows, W]
+        foreground = probs >= 0.5
+        inside = foreground.gather(0, winner)
+        winner, inside = winner[0], inside[0]
+
+        self.winner[rows] = winner.to(self.winner.dtype)
+        self.inside[rows] = inside
+        ranks = winner.flatten()
+        self.areas[0] += foreground.flatten(1).sum(1)
+        self.areas[1].scatter_add_(0, ranks, torch.ones_like(ranks))
+        self.areas[2].scatter_add_(0, ranks, inside.flatten().long())
+
+    def finish(self, areas: Sequence[Sequence[int]]) -> tuple[Tensor, list[dict]]:
+        """Decides which queries become segments.
+
+        Args:
+            areas: ``self.areas`` on the host.
+
+        Returns:
+            int32 [H, W] of segment ids, 0 where there is none, and for each segment its ``id``,
+            ``isthing`` and (contiguous) ``category_id``.
+        """
+        ids, segments = self._segments(*areas)
+        table = torch.tensor([*ids, 0], dtype=torch.int32)
+        table = table.to(self.winner.device, non_blocking=True)
+        return table[self.winner.long()] * self.inside, segments
+
+    def _segments(
+        self, masks: Sequence[int], won: Sequence[int], both: Sequence[int]
+    ) -> tuple[list[int], list[dict]]:
+        """The segment id of each query (0: none), and what is known of each segment."""
+        ids = [0] * len(self.classes)
+        segments: list[dict] = []
+        stuff: dict[int, int] = {}  # class -> segment id
+        for rank, category in enumerate(self.classes):
+            if not (won[rank] > 0 and masks[rank] > 0 and both[rank] > 0):
+                continue
+            if won[rank] / masks[rank] < self.overlap_threshold:
+                continue
+            is_thing = category in self.things
+            if not is_thing and category in stuff:
+                ids[rank] = stuff[category]
+                continue
+            ids[rank] = len(segments) + 1
+            if not is_thing:
+                stuff[category] = ids[rank]
+            segments.append({"id": ids[rank], "isthing": is_thing, "category_id": category})
+        return ids, segments

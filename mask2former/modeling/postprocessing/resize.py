@@ -1,0 +1,120 @@
+"""From mask logits at stride 4 to strips of the requested image, in one step and little memory.
+
+The published code resizes all masks to the padded input, crops them to the image and resizes them
+again. Both resizings are linear and act on rows and columns separately, so together they are one
+matrix for rows and one for columns. These are banded, so an output strip needs few input rows.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..mask_predictions import at_least_float32
+
+Size = tuple[int, int]
+
+# Values of a strip: small enough to stay in a CPU's cache, large enough to fill a GPU.
+STRIP_VALUES = {"cpu": 1 << 20, "cuda": 1 << 26}
+# Columns made at once on a CPU, where skipping the zeros beside the band pays.
+COLUMN_BLOCK = 128
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A linear map along one axis.
+
+    Attributes:
+        weights: float32 [target, source].
+        first, last: for each target the half-open range of its sources, on the host.
+    """
+
+    weights: Tensor
+    first: list[int]
+    last: list[int]
+
+    def block(self, start: int, stop: int) -> tuple[slice, Tensor]:
+        """The sources of targets ``start`` to ``stop``, and their part of the matrix."""
+        source = slice(min(self.first[start:stop]), max(self.last[start:stop]))
+        return source, self.weights[start:stop, source]
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The sizes, (height, width), that a mask passes through on its way to the output.
+
+    Attributes:
+        padded: the network's input, to which masks are resized first.
+        valid: the image in the top left corner of it, to which they are cropped.
+        output: what was asked for.
+    """
+
+    padded: Size
+    valid: Size
+    output: Size
+
+
+def strips(masks: Tensor, frame: Frame | None) -> Iterator[tuple[slice, Tensor]]:
+    """Resized masks, a few output rows at a time.
+
+    Args:
+        masks: logits [N, h, w].
+        frame: None takes the masks as they are.
+
+    Yields:
+        rows of the output, and the logits there: float32 (or float64) [N, rows, width].
+    """
+    masks = at_least_float32(masks)
+    height, width = masks.shape[-2:] if frame is None else frame.output
+    values = STRIP_VALUES.get(masks.device.type, STRIP_VALUES["cuda"])
+    step = max(1, values // max(1, len(masks) * width))
+    if frame is not None:
+        ends = ((frame.padded[i], frame.valid[i], frame.output[i]) for i in range(2))
+        row_axis, column_axis = (
+            resize_axis(masks.shape[1 + i], *sizes, masks.dtype, masks.device)
+            for i, sizes in enumerate(ends)
+        )
+    for start in range(0, height, step):
+        rows = slice(start, min(start + step, height))
+        if frame is None:
+            yield rows, masks[:, rows]
+        else:
+            source, weights = row_axis.block(rows.start, rows.stop)
+            yield rows, _resize_columns(weights @ masks[:, source], column_axis)
+
+
+def _resize_columns(masks: Tensor, axis: Axis) -> Tensor:
+    """[N, rows, w] -> [N, rows, width]."""
+    width = len(axis.weights)
+    if masks.device.type != "cpu":
+        return masks @ axis.weights.T
+    flat = masks.flatten(0, 1)  # [N*rows, w]
+    resized = flat.new_empty(len(flat), width)
+    for start in range(0, width, COLUMN_BLOCK):
+        columns = slice(start, min(start + COLUMN_BLOCK, width))
+        source, weights = axis.block(columns.start, columns.stop)
+        torch.mm(flat[:, source], weights.T, out=resized[:, columns])
+    return resized.unflatten(0, masks.shape[:2])
+
+
+@lru_cache(maxsize=32)
+def resize_axis(
+    source: int, padded: int, valid: int, output: int, dtype: torch.dtype, device: torch.device
+) -> Axis:
+    """Resize ``source`` to ``padded``, keep the first ``valid``, resize these to ``output``."""
+    to_padded = _bilinear(source, padded)[:valid]
+    weights = _bilinear(valid, output) @ to_padded if valid != output else to_padded
+    used = weights != 0  # [output, source]
+    first = used.int().argmax(1)
+    last = source - used.flip(1).int().argmax(1)
+    return Axis(weights.to(device, dtype), first.tolist(), last.tolist())
+
+
+def _bilinear(source: int, target: int) -> Tensor:
+    """The float32 matrix [target, source] of ``F.interpolate``, asked of that function itself."""
+    unit = torch.eye(source).view(1, source, source, 1)
+    resized = F.interpolate(unit, size=(target, 1), mode="bilinear", align_corners=False)
+    return resized[0, :, :, 0].T.contiguous()

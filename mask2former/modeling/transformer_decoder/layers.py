@@ -1,0 +1,115 @@
+"""The parts of a Mask2Former decoder layer (section 3.2.1): attention, feed-forward, heads."""
+
+from collections.abc import Callable
+from itertools import pairwise
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .attention import MultiheadAttention
+
+
+class _ResidualBlock(nn.Module):
+    """A residual branch with its layer norm before (``normalize_before``) or after the sum."""
+
+    def __init__(self, d_model: int, normalize_before: bool) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(d_model)
+        self.normalize_before = normalize_before
+
+    def _residual(self, x: Tensor, branch: Callable[[Tensor], Tensor]) -> Tensor:
+        if self.normalize_before:
+            return x + branch(self.norm(x))
+        return self.norm(x + branch(x))
+
+    def _reset_parameters(self) -> None:
+        for parameter in self.parameters():
+            if parameter.dim() > 1:
+                nn.init.xavier_uniform_(parameter)
+
+
+class SelfAttentionLayer(_ResidualBlock):
+    """Queries [B, Q, C] look at each other."""
+
+    def __init__(
+        self, d_model: int, nhead: int, *, dropout: float = 0.0, normalize_before: bool = False
+    ) -> None:
+        super().__init__(d_model, normalize_before)
+        self.self_attn = MultiheadAttention(d_model, nhead, dropout=dropout)
+        self.dropout = nn.Dropout(dropout)
+        self._reset_parameters()
+
+    def forward(self, queries: Tensor, query_pos: Tensor) -> Tensor:
+        def branch(x: Tensor) -> Tensor:
+            positioned = x + query_pos
+            return self.dropout(self.self_attn(positioned, positioned, x))
+
+        return self._residual(queries, branch)
+
+
+class CrossAttentionLayer(_ResidualBlock):
+    """Queries [B, Q, C] look at the pixels of one feature map, [B, hw, C], inside their masks."""
+
+    def __init__(
+        self, d_model: int, nhead: int, *, dropout: float = 0.0, normalize_before: bool = False
+    ) -> None:
+        super().__init__(d_model, normalize_before)
+        self.multihead_attn = MultiheadAttention(d_model, nhead, dropout=dropout)
+        self.dropout = nn.Dropout(dropout)
+        self._reset_parameters()
+
+    def forward(
+        self,
+        queries: Tensor,
+        memory: Tensor,
+        *,
+        attend: Tensor | None,
+        memory_pos: Tensor,
+        query_pos: Tensor,
+    ) -> Tensor:
+        """``attend``: bool [B, 1, Q, hw], False where a query must not look."""
+
+        def branch(x: Tensor) -> Tensor:
+            attended = self.multihead_attn(x + query_pos, memory + memory_pos, memory, attend)
+            return self.dropout(attended)
+
+        return self._residual(queries, branch)
+
+
+class FFNLayer(_ResidualBlock):
+    """Two linear layers with a ReLU between them, on each query alone."""
+
+    def __init__(
+        self,
+        d_model: int,
+        dim_feedforward: int = 2048,
+        *,
+        dropout: float = 0.0,
+        normalize_before: bool = False,
+    ) -> None:
+        super().__init__(d_model, normalize_before)
+        self.linear1 = nn.Linear(d_model, dim_feedforward)
+        self.dropout = nn.Dropout(dropout)
+        self.linear2 = nn.Linear(dim_feedforward, d_model)
+        self._reset_parameters()
+
+    def forward(self, queries: Tensor) -> Tensor:
+        return self._residual(
+            queries,
+            lambda x: self.dropout(self.linear2(self.dropout(F.relu(self.linear1(x))))),
+        )
+
+
+class MLP(nn.Module):
+    """``num_layers`` linear layers with ReLU between them, as in DETR's box head."""
+
+    def __init__(self, input_dim: int, hidden_dim: int, output_dim: int, num_layers: int) -> None:
+        super().__init__()
+        widths = [input_dim] + [hidden_dim] * (num_layers - 1) + [output_dim]
+        self.num_layers = num_layers
+        self.layers = nn.ModuleList(nn.Linear(i, o) for i, o in pairwise(widths))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers[:-1]:
+            x = F.relu(layer(x))
+        return self.layers[-1](x)
