@@ -1,6 +1,12 @@
 """Pure functions of tensors, each with a readable PyTorch reference beside its fast paths."""
 
+from mask2former.ops.implementation import set_implementation, use_implementation
 from mask2former.ops.ms_deform_attn_op import ms_deform_attn
 from mask2former.ops.reference import ms_deform_attn_reference
 
-__all__ = ["ms_deform_attn", "ms_deform_attn_reference"]
+__all__ = [
+    "ms_deform_attn",
+    "ms_deform_attn_reference",
+    "set_implementation",
+    "use_implementation",
+]

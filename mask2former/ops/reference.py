@@ -1,4 +1,4 @@
-"""Multi-scale deformable attention in plain PyTorch: the definition the kernels are tested against."""
+"""Multi-scale deformable attention in plain PyTorch: what the kernels are tested against."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def ms_deform_attn_reference(
     Args:
         value: ``[B, S, H, D]``, the levels one after another, each row by row.
         spatial_shapes: ``(height, width)`` of every level, ints.
-        sampling_locations: ``[B, Q, H, L, P, 2]`` as (x, y); 0 and 1 are the outer edges of the map.
+        sampling_locations: ``[B, Q, H, L, P, 2]`` as (x, y); 0 and 1 are the edges of the map.
         attention_weights: ``[B, Q, H, L, P]``.
 
     Returns:

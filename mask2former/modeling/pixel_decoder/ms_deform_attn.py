@@ -1,4 +1,4 @@
-"""The multi-scale deformable attention layer: projections around :func:`mask2former.ops.ms_deform_attn`."""
+"""The multi-scale deformable attention layer: projections around the op of mask2former.ops."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class MSDeformAttn(nn.Module):
     """Each query looks at a few learned points of every feature level (Deformable DETR, eq. 3).
 
     Parameter names and the initialisation are the published ones: at first, head ``k`` looks along
-    the direction ``2 pi k / n_heads`` at distances 1, 2, ... ``n_points`` pixels, with equal weights.
+    the direction ``2 pi k / n_heads`` at distances of 1 to ``n_points`` pixels, equally weighted.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class MSDeformAttn(nn.Module):
             reference_points: ``[B, Q, L, 2]``, (x, y) in [0, 1] of the padded maps, or
                 ``[B, Q, L, 4]`` with width and height of a reference box.
             input_flatten: ``[B, S, C]``, the levels one after another.
-            input_spatial_shapes: ``(height, width)`` of each level as ints; an int tensor ``[L, 2]``
+            input_spatial_shapes: ``(height, width)`` of each level, ints; an int tensor ``[L, 2]``
                 is taken too, at the price of a copy to the host.
             input_level_start_index: optional, follows from the shapes.
             input_padding_mask: bool ``[B, S]``, True where there is no image; such values are zero.

@@ -1,0 +1,175 @@
+"""Builds the compiled kernels of mask2former.ops. They are optional, and nothing here needs torch.
+
+Used by setup.py; ``python build_ops.py [--force]`` builds them in place, in the source folder.
+
+The kernels are plain shared libraries with a C interface that Python loads with ctypes: one file
+for the CPU, built with the C++ compiler ($CXX, c++, g++ or clang++), and one for NVIDIA GPUs,
+built with $CUDA_HOME/bin/nvcc where CUDA_HOME is set, for the architectures in
+TORCH_CUDA_ARCH_LIST (as torch's own extensions: "8.0;9.0+PTX") or a usual set of them. What cannot
+be built is reported in one line and left out; the slower PyTorch path does its work.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from setuptools import Extension
+from setuptools.command.build_ext import build_ext
+
+ROOT = Path(__file__).resolve().parent
+OPS = Path("mask2former/ops")
+SOURCES = {
+    "cpu": [OPS / "csrc/ms_deform_attn_cpu.cpp", OPS / "csrc/ms_deform_attn_cpu_kernel.h"],
+    "cuda": [OPS / "csrc/ms_deform_attn_cuda.cu"],
+}
+# From Volta to Blackwell; nvcc is asked which of them it knows.
+USUAL_CUDA_ARCHITECTURES = ["7.0", "7.5", "8.0", "8.6", "8.9", "9.0", "10.0", "12.0"]
+
+
+class NotBuilt(Exception):
+    """Why a library cannot be built here, in words for the user."""
+
+
+def extensions() -> list[Extension]:
+    """The libraries as setuptools knows them; optional, so a failure does not end an install."""
+    return [
+        Extension(
+            f"mask2former.ops.libms_deform_attn_{device}",
+            sources=[str(files[0])],
+            depends=[str(file) for file in files],
+            optional=True,
+        )
+        for device, files in SOURCES.items()
+        if (ROOT / files[0]).exists()
+    ]
+
+
+class BuildOps(build_ext):
+    """``build_ext`` that runs the compilers itself and never fails an install."""
+
+    def get_ext_filename(self, fullname: str) -> str:
+        """Plain ``.so``: the libraries belong to no Python version."""
+        return fullname.replace(".", os.sep) + ".so"
+
+    def build_extension(self, ext: Extension) -> None:
+        """Builds one library, or says why not."""
+        build_library(ext.name.rsplit("_", 1)[1], Path(self.get_ext_fullpath(ext.name)))
+
+
+def build_library(device: str, target: Path) -> bool:
+    """Compiles the kernels for ``"cpu"`` or ``"cuda"``; if it cannot, says why and returns False."""
+    name = {"cpu": "CPU", "cuda": "CUDA"}[device]
+    try:
+        how = _build_cpu(target) if device == "cpu" else _build_cuda(target)
+    except NotBuilt as reason:
+        _say(
+            f"{name} kernels NOT built: {reason}. Multi-scale deformable attention on "
+            f"{name} will use the slower PyTorch path."
+        )
+        return False
+    _say(f"{name} kernels built ({how}): {target}")
+    return True
+
+
+def build_in_place(force: bool = False) -> None:
+    """Builds every library beside its Python code; what is newer than its sources is kept."""
+    for device, files in SOURCES.items():
+        target = ROOT / OPS / f"libms_deform_attn_{device}.so"
+        sources = [ROOT / file for file in files] + [Path(__file__)]
+        newest = max(file.stat().st_mtime for file in sources)
+        if not force and target.exists() and target.stat().st_mtime > newest:
+            _say(f"{target.name} is up to date")
+            continue
+        build_library(device, target)
+
+
+def _build_cpu(target: Path) -> str:
+    compiler = _cpp_compiler()
+    source = str(ROOT / SOURCES["cpu"][0])
+    command = [*compiler, "-O3", "-std=c++17", "-fPIC", "-shared", "-Wno-psabi", source]
+    try:
+        _compile([*command, "-fopenmp"], target)
+    except NotBuilt as first:
+        # A compiler without OpenMP (Apple's clang): one thread is still far better than none.
+        try:
+            _compile(command, target)
+        except NotBuilt:
+            raise first from None
+        return f"{compiler[0]}, without OpenMP, so on one thread only"
+    return compiler[0]
+
+
+def _cpp_compiler() -> list[str]:
+    if os.environ.get("CXX"):
+        return os.environ["CXX"].split()
+    for name in ("c++", "g++", "clang++"):
+        if shutil.which(name):
+            return [name]
+    raise NotBuilt("no C++ compiler was found (install g++, or set CXX)")
+
+
+def _build_cuda(target: Path) -> str:
+    home = os.environ.get("CUDA_HOME")
+    if not home:
+        raise NotBuilt("CUDA_HOME is not set")
+    nvcc = Path(home) / "bin" / "nvcc"
+    if not nvcc.exists():
+        raise NotBuilt(f"CUDA_HOME is {home}, but there is no {nvcc}")
+    architectures = _cuda_architectures(nvcc)
+    options = ["-O3", "-std=c++17", "-shared", "-Xcompiler", "-fPIC", "-cudart", "static"]
+    for number, with_ptx in architectures:
+        options.append(f"-gencode=arch=compute_{number},code=sm_{number}")
+        if with_ptx:
+            options.append(f"-gencode=arch=compute_{number},code=compute_{number}")
+    _compile([str(nvcc), *options, "--threads", "0", str(ROOT / SOURCES["cuda"][0])], target)
+    return f"{nvcc}, sm_" + " sm_".join(number for number, _ in architectures)
+
+
+def _cuda_architectures(nvcc: Path) -> list[tuple[str, bool]]:
+    """Pairs like ``("90", False)``: the architecture, and whether PTX for later ones is kept."""
+    wanted = re.split(r"[;\s]+", os.environ.get("TORCH_CUDA_ARCH_LIST", "").strip())
+    if wanted != [""]:
+        parsed = [re.fullmatch(r"(\d+)\.(\d+[af]?)(\+PTX)?", item) for item in wanted]
+        if not all(parsed):
+            raise NotBuilt(
+                f"TORCH_CUDA_ARCH_LIST is {os.environ['TORCH_CUDA_ARCH_LIST']!r}; "
+                'expected numbers like "8.0;9.0+PTX"'
+            )
+        return [(match[1] + match[2], bool(match[3])) for match in parsed]
+    listing = subprocess.run([nvcc, "--list-gpu-arch"], capture_output=True, text=True, check=False)
+    known = set(re.findall(r"compute_(\d+)", listing.stdout))
+    usual = [item.replace(".", "") for item in USUAL_CUDA_ARCHITECTURES]
+    usual = [number for number in usual if not known or number in known]
+    return [(number, number == usual[-1]) for number in usual]
+
+
+def _compile(command: list[str], target: Path) -> None:
+    """Runs a compiler; ``target`` appears complete or not at all, even under a running process."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".build_") as folder:
+        output = Path(folder) / target.name
+        try:
+            done = subprocess.run(
+                [*command, "-o", str(output)], capture_output=True, text=True, check=False
+            )
+        except OSError as error:
+            raise NotBuilt(f"{command[0]} cannot be run ({error})") from error
+        if done.returncode:
+            lines = [line for line in done.stderr.splitlines() if "error" in line.lower()]
+            detail = (lines or done.stderr.splitlines() or ["no message"])[0].strip()
+            raise NotBuilt(f"{command[0]} failed with: {detail}")
+        os.replace(output, target)
+
+
+def _say(line: str) -> None:
+    print(f"[mask2former.ops] {line}", flush=True)
+
+
+if __name__ == "__main__":
+    build_in_place(force="--force" in sys.argv[1:])

@@ -1,0 +1,83 @@
+"""Which implementation of an op runs: the compiled kernel of the device, or the reference."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from mask2former.ops.libraries import MissingLibrary, load
+
+logger = logging.getLogger(__name__)
+
+VARIABLE = "MASK2FORMER_OPS"
+MODES = ("auto", "reference", "kernel")
+
+_mode = "auto"
+_already_said: set[str] = set()
+
+
+def set_implementation(mode: str) -> None:
+    """Chooses for the whole process; so does the environment variable ``MASK2FORMER_OPS``.
+
+    Args:
+        mode: ``"auto"`` (the default): the compiled kernel of the tensors' device, or, where it is
+            missing, the reference, which is logged once. ``"reference"``: always the readable
+            PyTorch code. ``"kernel"``: the compiled kernel; where it is missing, an error.
+
+    Raises:
+        ValueError: for any other mode.
+    """
+    global _mode
+    if mode not in MODES:
+        raise ValueError(f"{VARIABLE} or mode must be one of {', '.join(MODES)}; got {mode!r}")
+    _mode = mode
+
+
+@contextmanager
+def use_implementation(mode: str) -> Iterator[None]:
+    """:func:`set_implementation` for the length of a ``with`` block (of every thread)."""
+    before = _mode
+    set_implementation(mode)
+    try:
+        yield
+    finally:
+        set_implementation(before)
+
+
+def use_kernel(device_type: str) -> bool:
+    """Whether a call with tensors on such a device goes to a compiled kernel.
+
+    Raises:
+        RuntimeError: in mode ``"kernel"``, where there is none.
+    """
+    if _mode == "reference":
+        return False
+    return _has_kernel(device_type, required=_mode == "kernel")
+
+
+@torch.compiler.assume_constant_result  # so that torch.compile runs it, log line and all
+def _has_kernel(device_type: str, required: bool) -> bool:
+    if device_type == "meta":  # shapes only, for which the op needs no library
+        return True
+    try:
+        load(device_type)
+    except MissingLibrary as error:
+        if required:
+            raise RuntimeError(f"no compiled kernel of ms_deform_attn: {error}") from error
+        if device_type not in _already_said:
+            _already_said.add(device_type)
+            logger.warning(
+                "Multi-scale deformable attention on %s runs in PyTorch, which is correct but many "
+                "times slower than the compiled kernel: %s.",
+                device_type,
+                error,
+            )
+        return False
+    return True
+
+
+set_implementation(os.environ.get(VARIABLE, "auto"))
