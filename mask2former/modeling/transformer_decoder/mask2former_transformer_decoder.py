@@ -8,11 +8,7 @@ from torch import Tensor, nn
 from detectron2.config import configurable
 from detectron2.layers import Conv2d
 
-from ..checkpoint_keys import (
-    CURRENT_VERSION,
-    convert_old_keys,
-    static_query_to_query_feat,
-)
+from ..checkpoint_keys import CURRENT_VERSION, convert_old_keys
 from ..mask_predictions import MaskPredictions
 from .layers import (
     MLP,
@@ -221,5 +217,11 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
         return attend[:, None]
 
     def _load_from_state_dict(self, state_dict, prefix, local_metadata, *args) -> None:
-        convert_old_keys(state_dict, prefix, local_metadata, static_query_to_query_feat)
+        # The learned queries were called static_query first.
+        convert_old_keys(
+            state_dict,
+            prefix,
+            local_metadata,
+            lambda name: name.replace("static_query", "query_feat"),
+        )
         super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
