@@ -1,0 +1,105 @@
+"""What can be found wrong with a config before anything is built or written."""
+
+import os
+
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
+from detectron2.utils import comm
+from detectron2.utils.file_io import PathManager
+from mask2former.data.datasets.folders import remedy, require_dataset_files
+
+from .checkpoint import check_weights_exist
+from .errors import ConfigError
+from .suggestions import nearest
+
+
+def check_config(cfg: CfgNode, *, eval_only: bool, resume: bool) -> None:
+    """Raises ConfigError (or WeightsError) at the first thing that cannot work."""
+    if eval_only and not cfg.DATASETS.TEST:
+        raise ConfigError("--eval-only: DATASETS.TEST is empty; name a data set to evaluate on")
+    if not eval_only and not cfg.DATASETS.TRAIN:
+        raise ConfigError("DATASETS.TRAIN is empty; name a data set to train on")
+    train = () if eval_only else cfg.DATASETS.TRAIN
+    for name in dict.fromkeys((*train, *cfg.DATASETS.TEST)):
+        check_dataset(cfg, name, evaluated=name in cfg.DATASETS.TEST)
+        check_class_count(cfg, name)
+    if not eval_only:
+        check_batch_size(cfg, comm.get_world_size())
+    resumes = resume and os.path.exists(os.path.join(cfg.OUTPUT_DIR, "last_checkpoint"))
+    if cfg.MODEL.WEIGHTS and "://" not in cfg.MODEL.WEIGHTS and not resumes:
+        check_weights_exist(cfg.MODEL.WEIGHTS)
+
+
+def check_dataset(cfg: CfgNode, name: str, *, evaluated: bool) -> None:
+    """Raises ConfigError when a data set is not registered or its files are not there.
+
+    Args:
+        evaluated: whether its evaluators will run, which may need an instance file of their own.
+    """
+    if name not in DatasetCatalog.list():
+        raise ConfigError(
+            f"DATASETS: there is no data set {name!r}{nearest(name, DatasetCatalog.list())}"
+        )
+    try:
+        require_dataset_files(name)
+    except FileNotFoundError as error:
+        raise ConfigError(str(error)) from error
+    instances = MetadataCatalog.get(name).get("json_file")
+    needs_instances = evaluated and cfg.MODEL.MASK_FORMER.TEST.INSTANCE_ON
+    if needs_instances and instances and not PathManager.exists(instances):
+        raise ConfigError(
+            f"Data set {name}: {instances} does not exist (json_file), which instance evaluation "
+            f"needs. {remedy(name)} Or leave it out: MODEL.MASK_FORMER.TEST.INSTANCE_ON False"
+        )
+
+
+def check_class_count(cfg: CfgNode, name: str) -> None:
+    """Raises ConfigError when MODEL.SEM_SEG_HEAD.NUM_CLASSES is not the data set's class count."""
+    count = class_count(MetadataCatalog.get(name))
+    configured = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
+    if count is not None and count != configured:
+        raise ConfigError(
+            f"MODEL.SEM_SEG_HEAD.NUM_CLASSES is {configured}, but data set {name} has {count} "
+            f"classes; set MODEL.SEM_SEG_HEAD.NUM_CLASSES {count} or choose another data set"
+        )
+
+
+def class_count(meta: Metadata) -> int | None:
+    """Number of classes a model for this data set predicts; None if the metadata does not say.
+
+    Panoptic: contiguous ids of things and stuff together; semantic: ``stuff_classes``; instance:
+    ``thing_classes``.
+    """
+    kind = meta.get("evaluator_type") or ""
+    if "panoptic" in kind:
+        return _panoptic_class_count(meta)
+    if "sem_seg" in kind:
+        return len(meta.get("stuff_classes") or ()) or None
+    if kind in ("coco", "lvis", "ytvis") or "instance" in kind:
+        return len(meta.get("thing_classes") or ()) or None
+    return None
+
+
+def check_batch_size(cfg: CfgNode, processes: int) -> None:
+    """Raises ConfigError unless every process gets the same number of images."""
+    if cfg.SOLVER.REFERENCE_WORLD_SIZE > 0:
+        return  # detectron2 scales the batch to the number of processes
+    batch = cfg.SOLVER.IMS_PER_BATCH
+    if batch < 1 or batch % processes:
+        smaller, larger = batch // processes * processes, (batch // processes + 1) * processes
+        choices = " or ".join(str(n) for n in (smaller, larger) if n > 0)
+        raise ConfigError(
+            f"SOLVER.IMS_PER_BATCH is {batch}, which {processes} processes cannot share evenly; "
+            f"set SOLVER.IMS_PER_BATCH {choices}"
+        )
+
+
+def _panoptic_class_count(meta: Metadata) -> int | None:
+    things, stuff = (
+        {c: d for d, c in (meta.get(f"{kind}_dataset_id_to_contiguous_id") or {}).items()}
+        for kind in ("thing", "stuff")
+    )
+    shared = things.keys() & stuff.keys()
+    if any(things[c] != stuff[c] for c in shared):
+        return None  # things and stuff are numbered separately (Panoptic FPN's sets)
+    return len(things.keys() | stuff.keys()) or None

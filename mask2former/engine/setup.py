@@ -1,0 +1,99 @@
+"""From the command line to a checked, frozen config and open log files."""
+
+import argparse
+import os
+import re
+
+import torch
+
+from detectron2.config import CfgNode, get_cfg
+from detectron2.engine import default_setup
+from detectron2.projects.deeplab import add_deeplab_config
+from detectron2.utils import comm
+from detectron2.utils.logger import setup_logger
+from mask2former.config import add_maskformer2_config
+
+from .checks import check_config
+from .errors import ConfigError
+from .suggestions import nearest
+
+
+def setup(args: argparse.Namespace) -> CfgNode:
+    """The published set-up: keys, file, overrides, checks, freeze, logs, seed.
+
+    Args:
+        args: of detectron2's ``default_argument_parser``.
+
+    Raises:
+        UserError: nothing has been written then.
+    """
+    cfg = load_config(args.config_file, args.opts or [])
+    note = choose_device(cfg, getattr(args, "num_gpus", 1))
+    check_config(cfg, eval_only=args.eval_only, resume=args.resume)
+    cfg.freeze()
+    default_setup(cfg, args)
+    logger = setup_logger(
+        output=cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="mask2former"
+    )
+    if note:
+        logger.info(note)
+    return cfg
+
+
+def load_config(config_file: str, opts: list[str]) -> CfgNode:
+    """Defaults, then ``config_file`` (may be empty), then ``KEY VALUE`` pairs; not frozen.
+
+    Raises:
+        ConfigError: the file is missing, or a key or value is not possible.
+    """
+    cfg = get_cfg()
+    add_deeplab_config(cfg)
+    add_maskformer2_config(cfg)
+    if config_file:
+        if not os.path.isfile(config_file):
+            raise ConfigError(f"--config-file {config_file}: no such file")
+        try:
+            cfg.merge_from_file(config_file)
+        except (KeyError, ValueError, AssertionError) as error:
+            raise _explained(error, cfg, config_file) from error
+    if len(opts) % 2:
+        raise ConfigError(f"KEY VALUE overrides come in pairs; {opts[-1]!r} stands alone")
+    for key, value in zip(opts[::2], opts[1::2]):
+        try:
+            cfg.merge_from_list([key, value])
+        except (KeyError, ValueError, AssertionError) as error:
+            raise _explained(error, cfg, f"command line, {key} {value}") from error
+    return cfg
+
+
+def choose_device(cfg: CfgNode, num_gpus: int) -> str | None:
+    """Sets MODEL.DEVICE to the CPU where there is no GPU, or none is wanted.
+
+    Returns:
+        A line for the log if something was changed.
+    """
+    if not str(cfg.MODEL.DEVICE).startswith("cuda"):
+        return None
+    if torch.cuda.is_available() and num_gpus != 0:
+        return None
+    cfg.MODEL.DEVICE = "cpu"
+    why = "--num-gpus 0" if torch.cuda.is_available() else "no GPU found"
+    return f"MODEL.DEVICE set to cpu: {why}"
+
+
+def _explained(error: Exception, cfg: CfgNode, where: str) -> ConfigError:
+    text = str(error.args[0] if error.args else error)
+    unknown = re.search(r"Non-existent (?:config )?key: ?'?([\w.]+)", text)
+    if unknown is None:
+        return ConfigError(f"{where}: {text}")
+    key = unknown.group(1)
+    return ConfigError(f"{where}: there is no config key {key}{nearest(key, _all_keys(cfg))}")
+
+
+def _all_keys(node: CfgNode, prefix: str = "") -> list[str]:
+    keys = []
+    for name, value in node.items():
+        keys.append(prefix + name)
+        if isinstance(value, CfgNode):
+            keys += _all_keys(value, f"{prefix}{name}.")
+    return keys

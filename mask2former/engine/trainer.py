@@ -1,0 +1,186 @@
+"""The trainer of Mask2Former: what detectron2's DefaultTrainer builds, with our parts."""
+
+import inspect
+import logging
+import os
+import weakref
+from collections import OrderedDict
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
+from detectron2.config import CfgNode
+from detectron2.engine import DefaultTrainer, HookBase, TrainerBase, create_ddp_model
+from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
+from detectron2.modeling import build_model
+from detectron2.projects.deeplab import build_lr_scheduler
+from detectron2.utils import comm
+from detectron2.utils.events import (
+    EventWriter,
+    JSONWriter,
+    TensorboardXWriter,
+    has_event_storage,
+)
+from mask2former.data.build import build_test_loader, build_train_loader
+from mask2former.evaluation import build_evaluator
+
+from .checkpoint import Checkpointer
+from .console import ConsoleLine, ProgressBar
+from .logs import one_line_user_errors
+from .optimizer import build_optimizer
+from .pictures import PredictionPictures
+from .precision import autocast_dtype
+from .random_state import RandomState, kept_random_state
+from .train_step import TrainStep
+
+logger = logging.getLogger(__name__)
+
+
+class Trainer(DefaultTrainer):
+    """DefaultTrainer with the published builders, exact resumption, and training without a GPU.
+
+    ::
+
+        trainer = Trainer(cfg)
+        trainer.resume_or_load(resume=args.resume)
+        trainer.train()
+    """
+
+    def __init__(self, cfg: CfgNode):
+        # The order is DefaultTrainer's; its constructor is passed over because it fixes the step,
+        # the checkpointer and (on CPU) the DDP arguments.
+        TrainerBase.__init__(self)
+        cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
+        model = self.build_model(cfg)
+        optimizer = self.build_optimizer(cfg, model)
+        dtype = autocast_dtype(cfg, next(model.parameters()).device)
+        model = _distributed(model)
+        self._trainer = TrainStep(model, None, optimizer, dtype=dtype)
+        self.scheduler = self.build_lr_scheduler(cfg, optimizer)
+        self.checkpointer = Checkpointer(model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
+        self.start_iter = 0
+        self.max_iter = cfg.SOLVER.MAX_ITER
+        self.cfg = cfg
+        self.register_hooks(self.build_hooks())
+
+    @property
+    def data_loader(self) -> Iterable:
+        """The training loader; built when first needed, at the iteration training starts from."""
+        if self._trainer.data_loader is None:
+            self._trainer.data_loader = self._loader_from(self.start_iter)
+        return self._trainer.data_loader
+
+    @data_loader.setter
+    def data_loader(self, loader: Iterable) -> None:
+        self._trainer.data_loader = loader
+
+    def _loader_from(self, start_iter: int) -> Iterable:
+        accepts_start = "start_iter" in inspect.signature(self.build_train_loader).parameters
+        if accepts_start:
+            return self.build_train_loader(self.cfg, start_iter=start_iter)
+        if start_iter:
+            logger.warning(
+                "build_train_loader of %s takes no start_iter: the order of the training images "
+                "starts anew at the resumed iteration",
+                type(self).__name__,
+            )
+        return self.build_train_loader(self.cfg)
+
+    def train(self) -> OrderedDict | None:
+        """Trains from ``start_iter`` to SOLVER.MAX_ITER; see DefaultTrainer.train."""
+        with one_line_user_errors():
+            return super().train()
+
+    def before_train(self) -> None:
+        outer = weakref.proxy(self)
+        # The inner trainer takes the step, this one has the hooks that look at the gradients.
+        self._trainer.after_backward = lambda: outer.after_backward()
+        self._trainer.data_loader = self.data_loader
+        self._trainer.start_loading()
+        super().before_train()
+
+    def build_hooks(self) -> list[HookBase | None]:
+        hooks = super().build_hooks()
+        # Before the checkpointer, which is the third from the end on the main process (checkpoints,
+        # evaluation, writers); other ranks only evaluate there.
+        period = self.cfg.SOLVER.CHECKPOINT_PERIOD
+        hooks.insert(len(hooks) - (3 if comm.is_main_process() else 1), RandomState(period))
+        if comm.is_main_process():
+            hooks.insert(len(hooks) - 1, ProgressBar())
+        return hooks
+
+    def build_writers(self) -> list[EventWriter]:
+        """Console, ``metrics.json`` and TensorBoard."""
+        folder = self.cfg.OUTPUT_DIR
+        os.makedirs(folder, exist_ok=True)
+        return [
+            ConsoleLine(self.max_iter),
+            JSONWriter(os.path.join(folder, "metrics.json")),
+            TensorboardXWriter(folder),
+        ]
+
+    @classmethod
+    def build_model(cls, cfg: CfgNode) -> nn.Module:
+        model = build_model(cfg)
+        millions = sum(p.numel() for p in model.parameters()) / 1e6
+        trained = sum(p.numel() for p in model.parameters() if p.requires_grad) / 1e6
+        name = type(model).__name__
+        logger.info("Model: %s, %.2f M parameters, %.2f M of them trained", name, millions, trained)
+        logger.debug("Model:\n%s", model)
+        return model
+
+    @classmethod
+    def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
+        return build_optimizer(cfg, model)
+
+    @classmethod
+    def build_lr_scheduler(cls, cfg: CfgNode, optimizer: torch.optim.Optimizer):
+        """detectron2's schedules and DeepLab's WarmupPolyLR, by SOLVER.LR_SCHEDULER_NAME."""
+        return build_lr_scheduler(cfg, optimizer)
+
+    @classmethod
+    def build_train_loader(cls, cfg: CfgNode, start_iter: int = 0) -> Iterable:
+        return build_train_loader(cfg, start_iter=start_iter)
+
+    @classmethod
+    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Iterable:
+        return build_test_loader(cfg, dataset_name)
+
+    @classmethod
+    def build_evaluator(
+        cls, cfg: CfgNode, dataset_name: str, output_folder: str | None = None
+    ) -> DatasetEvaluator:
+        """The evaluators of mask2former/evaluation/build.py; in training also pictures."""
+        evaluator = build_evaluator(cfg, dataset_name, output_folder)
+        if not has_event_storage() or cfg.TEST.VIS_IMAGES < 1:
+            return evaluator
+        pictures = PredictionPictures(dataset_name, cfg.TEST.VIS_IMAGES)
+        return DatasetEvaluators([evaluator, pictures])
+
+    @classmethod
+    def test(
+        cls, cfg: CfgNode, model: nn.Module, evaluators: list[DatasetEvaluator] | None = None
+    ) -> OrderedDict:
+        """Evaluates on every set of DATASETS.TEST; training goes on as if it had not happened."""
+        with kept_random_state():
+            return super().test(cfg, model, evaluators)
+
+    @classmethod
+    def test_with_TTA(cls, cfg: CfgNode, model: nn.Module) -> OrderedDict:
+        """Semantic evaluation with test-time augmentation; keys get the suffix ``_TTA``."""
+        from mask2former import SemanticSegmentorWithTTA
+
+        logger.info("Running inference with test-time augmentation ...")
+        model = SemanticSegmentorWithTTA(cfg, model)
+        folder = os.path.join(cfg.OUTPUT_DIR, "inference_TTA")
+        evaluators = [cls.build_evaluator(cfg, name, folder) for name in cfg.DATASETS.TEST]
+        results = cls.test(cfg, model, evaluators)
+        return OrderedDict({f"{task}_TTA": metrics for task, metrics in results.items()})
+
+
+def _distributed(model: nn.Module) -> nn.Module:
+    # detectron2's helper names a CUDA device; a CPU module must not have one.
+    on_cpu = next(model.parameters()).device.type == "cpu"
+    options = {"device_ids": None} if on_cpu else {}
+    return create_ddp_model(model, broadcast_buffers=False, **options)
