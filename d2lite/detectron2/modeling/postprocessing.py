@@ -1,10 +1,10 @@
 """From the network's resolution to the resolution that was asked for."""
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from detectron2._missing import missing_getattr
+from detectron2.layers import paste_masks_in_image
 from detectron2.structures import Instances
 
 __all__ = ["detector_postprocess", "sem_seg_postprocess"]
@@ -59,8 +59,8 @@ def detector_postprocess(
     results = results[boxes.nonempty()]
 
     if results.has("pred_masks"):
-        results.pred_masks = _paste(
-            results.pred_masks[:, 0], results.get(name).tensor, results.image_size, mask_threshold
+        results.pred_masks = paste_masks_in_image(
+            results.pred_masks[:, 0], results.get(name), results.image_size, mask_threshold
         )
     if results.has("pred_keypoints"):
         keypoints = results.pred_keypoints.clone()
@@ -68,21 +68,6 @@ def detector_postprocess(
         keypoints[:, :, 1] *= scale_y
         results.pred_keypoints = keypoints
     return results
-
-
-def _paste(masks: Tensor, boxes: Tensor, size: tuple[int, int], threshold: float) -> Tensor:
-    """Resamples ``[N, M, M]`` masks from their XYXY boxes onto the image; ``[N, H, W]`` bool."""
-    height, width = size
-    ys = torch.arange(height, device=masks.device, dtype=torch.float32) + 0.5
-    xs = torch.arange(width, device=masks.device, dtype=torch.float32) + 0.5
-    pasted = masks.new_zeros((len(masks), height, width), dtype=torch.bool)
-    for i, (mask, (x0, y0, x1, y1)) in enumerate(zip(masks, boxes)):  # one at a time: memory
-        grid_y = ((ys - y0) / (y1 - y0) * 2 - 1)[:, None].expand(height, width)
-        grid_x = ((xs - x0) / (x1 - x0) * 2 - 1)[None].expand(height, width)
-        grid = torch.stack((grid_x, grid_y), dim=-1)[None]
-        values = F.grid_sample(mask[None, None].float(), grid, align_corners=False)[0, 0]
-        pasted[i] = values >= threshold
-    return pasted
 
 
 __getattr__ = missing_getattr(__name__)
