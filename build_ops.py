@@ -63,7 +63,7 @@ class BuildOps(build_ext):
 
 
 def build_library(device: str, target: Path) -> bool:
-    """Compiles the kernels for ``"cpu"`` or ``"cuda"``; if it cannot, says why and returns False."""
+    """Compiles the kernels for ``"cpu"`` or ``"cuda"``; says why if it cannot (False)."""
     name = {"cpu": "CPU", "cuda": "CUDA"}[device]
     try:
         how = _build_cpu(target) if device == "cpu" else _build_cuda(target)

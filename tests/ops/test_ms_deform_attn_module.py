@@ -2,20 +2,12 @@
 
 import pytest
 import torch
+from deform_attn_cases import recorded
 from parity_cases import arrays
 
 from mask2former.modeling.pixel_decoder.ms_deform_attn import MSDeformAttn
 
 TOLERANCE = {"rtol": 1e-10, "atol": 1e-10}
-
-
-def recorded(name):
-    prefix = name + "/"
-    return {
-        key.removeprefix(prefix): torch.from_numpy(value)
-        for key, value in arrays("deform_attn", "cases").items()
-        if key.startswith(prefix)
-    }
 
 
 def recorded_module(case):

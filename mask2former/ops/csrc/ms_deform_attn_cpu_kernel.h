@@ -130,7 +130,11 @@ struct Sample {
 
   // False if no corner lies inside the map, as for every location that is not finite.
   INLINE bool locate(A x, A y, const Level& level, int64_t row_stride) {
-    const A column = x * A(level.width) - A(0.5), row = y * A(level.height) - A(0.5);
+    // Not simplified: rounded as by PyTorch's grid_sample, whose steps these are. At first the
+    // samples of a new layer lie on pixel centres exactly, where rounding picks the side from which
+    // the slope is taken, so a kernel rounding otherwise would train differently.
+    const A column = ((2 * x - 1) + 1) * (A(level.width) / 2) - A(0.5);
+    const A row = ((2 * y - 1) + 1) * (A(level.height) / 2) - A(0.5);
     if (!(column > -1 && row > -1 && column < A(level.width) && row < A(level.height)))
       return false;
     const int x0 = floor_to_int(column), y0 = floor_to_int(row);
