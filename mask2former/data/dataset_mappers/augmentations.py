@@ -1,0 +1,62 @@
+"""The two published augmentation lists."""
+
+from detectron2.config import CfgNode
+from detectron2.data import transforms as T
+from detectron2.projects.point_rend import ColorAugSSDTransform
+
+
+def resize_crop_flip(cfg: CfgNode, *, category_crop: bool) -> list:
+    """Shortest-edge resize, crop, SSD colour jitter, horizontal flip (MaskFormer's list).
+
+    ``INPUT.RANDOM_FLIP`` is not consulted, as in the published code: the flip always has p = 0.5.
+
+    Args:
+        cfg: reads INPUT.{MIN_SIZE_TRAIN, MAX_SIZE_TRAIN, MIN_SIZE_TRAIN_SAMPLING, CROP,
+            COLOR_AUG_SSD, FORMAT} and, for the category crop, MODEL.SEM_SEG_HEAD.IGNORE_VALUE.
+        category_crop: retry crops in which one label fills more than
+            INPUT.CROP.SINGLE_CATEGORY_MAX_AREA.
+    """
+    size = cfg.INPUT
+    augmentations: list = [
+        T.ResizeShortestEdge(size.MIN_SIZE_TRAIN, size.MAX_SIZE_TRAIN, size.MIN_SIZE_TRAIN_SAMPLING)
+    ]
+    crop = cfg.INPUT.CROP
+    if crop.ENABLED and category_crop:
+        augmentations.append(
+            T.RandomCrop_CategoryAreaConstraint(
+                crop.TYPE,
+                crop.SIZE,
+                crop.SINGLE_CATEGORY_MAX_AREA,
+                cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE,
+            )
+        )
+    elif crop.ENABLED:
+        augmentations.append(T.RandomCrop(crop.TYPE, crop.SIZE))
+    if cfg.INPUT.COLOR_AUG_SSD:
+        augmentations.append(ColorAugSSDTransform(img_format=cfg.INPUT.FORMAT))
+    augmentations.append(T.RandomFlip())
+    return augmentations
+
+
+def large_scale_jitter(cfg: CfgNode, is_train: bool = True) -> list:
+    """Flip, scale in [MIN_SCALE, MAX_SCALE], crop or pad to a square ("Simple Copy-Paste").
+
+    Raises:
+        AssertionError: not training; large-scale jitter has no test-time form.
+    """
+    if not is_train:
+        raise AssertionError("large-scale jitter augments training images only (is_train=False)")
+    flip = cfg.INPUT.RANDOM_FLIP
+    side = cfg.INPUT.IMAGE_SIZE
+    augmentations: list = []
+    if flip != "none":
+        augmentations.append(
+            T.RandomFlip(horizontal=flip == "horizontal", vertical=flip == "vertical")
+        )
+    augmentations.append(
+        T.ResizeScale(
+            cfg.INPUT.MIN_SCALE, cfg.INPUT.MAX_SCALE, target_height=side, target_width=side
+        )
+    )
+    augmentations.append(T.FixedSizeCrop(crop_size=(side, side)))
+    return augmentations

@@ -1,0 +1,104 @@
+"""What all training mappers share: reading the image, augmenting, and the shape of a call."""
+
+import copy
+import logging
+from typing import Any
+
+import numpy as np
+
+from detectron2.data import MetadataCatalog
+from detectron2.data import detection_utils as utils
+
+from .augmentations import resize_crop_flip
+from .reading import read_image
+
+logger = logging.getLogger(__name__)
+
+
+class TrainingMapper:
+    """Base of the mappers.
+
+    Attributes:
+        is_train: always True for mappers without a test-time form.
+        tfm_gens: the augmentations, in order.
+        img_format: channel order the image is read in.
+    """
+
+    def __init__(self, is_train: bool, *, augmentations: list, image_format: str) -> None:
+        self.is_train = is_train
+        self.tfm_gens = augmentations
+        self.img_format = image_format
+        mode = "training" if is_train else "inference"
+        logger.info("[%s] Augmentations used in %s: %s", type(self).__name__, mode, augmentations)
+
+    def _start(self, dataset_dict: dict[str, Any]) -> tuple[dict[str, Any], np.ndarray]:
+        """A private copy of the record with width and height filled in, and its image.
+
+        Raises:
+            ImageDecodeError: the image is missing or broken.
+            SizeMismatchError: the image has another size than the record says (a ValueError).
+        """
+        record = _copy_record(dataset_dict)
+        image = read_image(record["file_name"], self.img_format)
+        utils.check_image_size(record, image)
+        return record, image
+
+    def _require_training(self) -> None:
+        if not self.is_train:
+            raise AssertionError(f"{type(self).__name__} should only be used for training!")
+
+
+class PaddingMapper(TrainingMapper):
+    """Base of the mask_former_* mappers: their config keys and padding.
+
+    Attributes:
+        ignore_label: label of pixels without ground truth.
+        size_divisibility: side of the square that results are padded to; <= 0 for none.
+    """
+
+    # Whether the crop looks at the semantic map; a semantic or panoptic mapper's does.
+    category_crop = True
+
+    def __init__(
+        self,
+        is_train: bool,
+        *,
+        augmentations: list,
+        image_format: str,
+        ignore_label: int,
+        size_divisibility: int,
+    ) -> None:
+        super().__init__(is_train, augmentations=augmentations, image_format=image_format)
+        self.ignore_label = ignore_label
+        self.size_divisibility = size_divisibility
+
+    @classmethod
+    def from_config(cls, cfg, is_train: bool = True) -> dict[str, Any]:
+        """Reads the INPUT keys and the ignore label of the first training set."""
+        arguments = {
+            "is_train": is_train,
+            "augmentations": resize_crop_flip(cfg, category_crop=cls.category_crop),
+            "image_format": cfg.INPUT.FORMAT,
+            "size_divisibility": cfg.INPUT.SIZE_DIVISIBILITY,
+        }
+        if cls.category_crop:
+            name = cfg.DATASETS.TRAIN[0]
+            ignore_label = MetadataCatalog.get(name).get("ignore_label")
+            if ignore_label is None:
+                raise ValueError(
+                    f'DATASETS.TRAIN: "{name}" has no ignore_label in its metadata, so it is no '
+                    f"semantic or panoptic set. {cls.__name__} needs one; for an instance set "
+                    "choose INPUT.DATASET_MAPPER_NAME mask_former_instance or coco_instance_lsj."
+                )
+            arguments["ignore_label"] = ignore_label
+        return arguments
+
+
+def _copy_record(dataset_dict: dict[str, Any]) -> dict[str, Any]:
+    """A deep copy, except for annotations: mappers read those and never change or return them."""
+    shallow = dict(dataset_dict)
+    annotations = shallow.pop("annotations", None)
+    record = copy.deepcopy(shallow)
+    if annotations is not None:
+        record["annotations"] = annotations
+    return record

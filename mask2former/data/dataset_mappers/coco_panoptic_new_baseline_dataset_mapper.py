@@ -1,0 +1,54 @@
+"""Panoptic segmentation with large-scale jitter (Mask2Former's COCO recipe)."""
+
+from typing import Any
+
+from detectron2.config import configurable
+from detectron2.structures import Boxes
+
+from .augmentations import large_scale_jitter
+from .base import TrainingMapper
+from .lazy_augmentation import augment
+from .mask_former_panoptic_dataset_mapper import segment_masks
+from .masks import make_instances, tight_boxes
+from .reading import read_panoptic_ids
+
+build_transform_gen = large_scale_jitter  # the published name
+
+
+class COCOPanopticNewBaselineDatasetMapper(TrainingMapper):
+    """``INPUT.DATASET_MAPPER_NAME: coco_panoptic_lsj``.
+
+    Adds ``image`` (uint8 [3, S, S]) and, if the record names a panoptic map, ``instances`` with
+    ``gt_classes``, ``gt_masks`` (bool [N, S, S]) and tight ``gt_boxes`` of the segments that are no
+    crowd. A segment that was cut away keeps an empty mask and a box of zeros.
+    """
+
+    @configurable
+    def __init__(self, is_train: bool = True, *, tfm_gens: list, image_format: str) -> None:
+        """See `TrainingMapper`."""
+        super().__init__(is_train, augmentations=tfm_gens, image_format=image_format)
+
+    @classmethod
+    def from_config(cls, cfg, is_train: bool = True) -> dict[str, Any]:
+        """Reads INPUT.{IMAGE_SIZE, MIN_SCALE, MAX_SCALE, RANDOM_FLIP, FORMAT}."""
+        return {
+            "is_train": is_train,
+            "tfm_gens": large_scale_jitter(cfg, is_train),
+            "image_format": cfg.INPUT.FORMAT,
+        }
+
+    def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
+        """Maps one record."""
+        record, image = self._start(dataset_dict)
+        view = augment(self.tfm_gens, image)
+        record["image"] = view.image_tensor()
+        if not self.is_train:
+            record.pop("annotations", None)
+            return record
+        if "pan_seg_file_name" in record:
+            ids = read_panoptic_ids(record.pop("pan_seg_file_name"), image.shape[:2])
+            classes, masks = segment_masks(record["segments_info"], view.panoptic_ids(ids))
+            instances = make_instances(view.shape, classes, masks)
+            instances.gt_boxes = Boxes(tight_boxes(masks))
+            record["instances"] = instances
+        return record

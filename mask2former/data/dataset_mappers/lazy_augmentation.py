@@ -1,0 +1,148 @@
+"""Draws all augmentations first, then touches each pixel once.
+
+The published mappers resize a whole image and crop it afterwards, and send label maps through the
+same chain as floating-point copies. The augmentations they use only need to know the size of what
+they change, so here they run on a stand-in without pixels. With the whole chain known, the image is
+resized only where the crop looks, and a label map is gathered straight from its file resolution.
+The result is the same to the bit, and so is the order of random draws.
+
+Lists with any other augmentation take the ordinary path through detectron2.
+"""
+
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+
+from detectron2.data import transforms as T
+from detectron2.projects.point_rend import ColorAugSSDTransform
+
+from .separable import AxisIndices, render_image, shape_after
+
+# Augmentations that look at the image's size only (or at the label map, which is provided).
+_SIZE_ONLY = (
+    T.FixedSizeCrop,
+    T.RandomCrop,
+    T.RandomCrop_CategoryAreaConstraint,
+    T.RandomFlip,
+    T.Resize,
+    T.ResizeScale,
+    T.ResizeShortestEdge,
+)
+_PLAIN_TRANSFORMS = (ColorAugSSDTransform, T.NoOpTransform, T.HFlipTransform, T.VFlipTransform)
+
+
+class _StandIn(T.AugInput):
+    """Answers `image` with a weightless array of the current size and remembers transforms."""
+
+    def __init__(self, shape: tuple[int, ...], labels: np.ndarray | None) -> None:
+        # Not calling the base: it would ask for pixels.
+        self._shape = shape
+        self._labels = labels
+        self._indices = AxisIndices(*shape[:2], rule="torch")
+        self.boxes = None
+        self.steps: list[T.Transform] = []
+
+    @property
+    def image(self) -> np.ndarray:
+        return np.broadcast_to(np.uint8(0), self._shape)
+
+    @property
+    def sem_seg(self) -> np.ndarray | None:
+        return None if self._labels is None else self._indices.gather(self._labels, fill=None)
+
+    def transform(self, tfm: T.Transform) -> None:
+        for step in flatten(tfm):
+            self.steps.append(step)
+            self._shape = shape_after(step, self._shape)
+            self._indices.apply(step)
+
+
+def flatten(tfm: T.Transform) -> list[T.Transform]:
+    """The single transforms of a possibly nested list, in order."""
+    if isinstance(tfm, T.TransformList):
+        return [step for part in tfm.transforms for step in flatten(part)]
+    return [tfm]
+
+
+class Augmented:
+    """An augmented image and the means to carry its ground truth along.
+
+    Attributes:
+        image: uint8 [H', W', C] ndarray.
+        transforms: what was applied, as detectron2's TransformList.
+    """
+
+    def __init__(
+        self, image: np.ndarray, transforms: T.TransformList, source_shape: tuple | None
+    ) -> None:
+        self.image = image
+        self.transforms = transforms
+        self._source = source_shape  # set where all transforms are separable
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(height, width) of the augmented image."""
+        return self.image.shape[:2]
+
+    @cached_property
+    def _torch_rule(self) -> AxisIndices:
+        return AxisIndices.along(self.transforms.transforms, *self._source, rule="torch")
+
+    @cached_property
+    def _pil_rule(self) -> AxisIndices:
+        return AxisIndices.along(self.transforms.transforms, *self._source, rule="pil")
+
+    def label_map(self, labels: np.ndarray) -> np.ndarray:
+        """Carries a semantic map [H, W] along; int64 [H', W'].
+
+        Nearest neighbour by torch's rule, since the published mappers transform these as float64.
+        """
+        if self._source is None:
+            return self.transforms.apply_segmentation(labels.astype(np.float64)).astype(np.int64)
+        return self._torch_rule.gather(labels, fill=None).astype(np.int64)
+
+    def panoptic_ids(self, ids: np.ndarray) -> np.ndarray:
+        """Carries panoptic ids (int32 [H, W]) along; -1 where the image was padded.
+
+        Nearest neighbour by Pillow's rule, since the published mappers transform uint8 RGB.
+        """
+        if self._source is not None:
+            return self._pil_rule.gather(ids, fill=-1)
+        rgb = np.stack([ids & 255, (ids >> 8) & 255, (ids >> 16) & 255], -1).astype(np.uint8)
+        rgb = self.transforms.apply_segmentation(rgb).astype(np.int32)
+        return rgb[..., 0] | (rgb[..., 1] << 8) | (rgb[..., 2] << 16)
+
+    def mask(self, mask: np.ndarray) -> np.ndarray:
+        """Carries a uint8 [H, W] instance mask along by Pillow's rule; padding is empty."""
+        if self._source is not None:
+            return self._pil_rule.gather(mask, fill=0)
+        return self.transforms.apply_segmentation(mask)
+
+    def image_tensor(self) -> torch.Tensor:
+        """The image as contiguous uint8 [C, H', W']."""
+        return torch.from_numpy(np.ascontiguousarray(self.image)).permute(2, 0, 1).contiguous()
+
+
+def augment(augmentations: list, image: np.ndarray, sem_seg: np.ndarray | None = None) -> Augmented:
+    """Applies a list of augmentations as ``T.apply_transform_gens`` would.
+
+    Args:
+        augmentations: detectron2 augmentations or transforms.
+        image: uint8 [H, W, C].
+        sem_seg: label map [H, W] that augmentations may look at.
+    """
+    if image.dtype == np.uint8 and image.ndim == 3 and all(map(_is_size_only, augmentations)):
+        stand_in = _StandIn(image.shape, sem_seg)
+        T.AugmentationList(augmentations)(stand_in)
+        transforms = T.TransformList(stand_in.steps)
+        return Augmented(render_image(image, stand_in.steps), transforms, image.shape[:2])
+    extra: dict[str, Any] = {} if sem_seg is None else {"sem_seg": sem_seg.astype(np.float64)}
+    aug_input, transforms = T.apply_transform_gens(augmentations, T.AugInput(image, **extra))
+    return Augmented(aug_input.image, transforms, None)
+
+
+def _is_size_only(augmentation: Any) -> bool:
+    # Exact types: a subclass may look at pixels.
+    return type(augmentation) in _SIZE_ONLY or type(augmentation) in _PLAIN_TRANSFORMS

@@ -1,0 +1,81 @@
+"""Panoptic segmentation: one mask a segment, things and stuff alike (MaskFormer)."""
+
+from typing import Any
+
+import torch
+
+from detectron2.config import configurable
+
+from .base import PaddingMapper
+from .lazy_augmentation import augment
+from .masks import IMAGE_PAD_VALUE, equality_masks, make_instances, pad_to
+from .reading import read_label_map, read_panoptic_ids
+
+VOID_ID = 0
+
+
+class MaskFormerPanopticDatasetMapper(PaddingMapper):
+    """``INPUT.DATASET_MAPPER_NAME: mask_former_panoptic``.
+
+    Adds ``image`` (uint8 [3, H, W]), ``sem_seg`` (int64 [H, W], if the record names a map) and
+    ``instances``: ``gt_classes`` and ``gt_masks`` (bool [N, H, W]) of the segments that are no
+    crowd, in their order. A segment that the crop cut away keeps an empty mask.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        is_train: bool = True,
+        *,
+        augmentations: list,
+        image_format: str,
+        ignore_label: int,
+        size_divisibility: int,
+    ) -> None:
+        """See `PaddingMapper`."""
+        super().__init__(
+            is_train,
+            augmentations=augmentations,
+            image_format=image_format,
+            ignore_label=ignore_label,
+            size_divisibility=size_divisibility,
+        )
+
+    def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
+        """Maps one record.
+
+        Raises:
+            AssertionError: not training.
+            ValueError: no ``pan_seg_file_name``, or ``annotations`` in the record.
+        """
+        self._require_training()
+        if "pan_seg_file_name" not in dataset_dict:
+            raise ValueError(
+                "Cannot find 'pan_seg_file_name' for panoptic segmentation dataset "
+                f"{dataset_dict.get('file_name')}"
+            )
+        if "annotations" in dataset_dict:
+            raise ValueError("Panoptic segmentation dataset should not have 'annotations'.")
+        record, image = self._start(dataset_dict)
+        side = self.size_divisibility
+        labels = None
+        if "sem_seg_file_name" in record:
+            labels = read_label_map(record.pop("sem_seg_file_name"), image.shape[:2])
+        ids = read_panoptic_ids(record.pop("pan_seg_file_name"), image.shape[:2])
+        view = augment(self.tfm_gens, image, labels)
+
+        record["image"] = pad_to(view.image_tensor(), side, IMAGE_PAD_VALUE)
+        if labels is not None:
+            sem_seg = torch.from_numpy(view.label_map(labels))
+            record["sem_seg"] = pad_to(sem_seg, side, self.ignore_label)
+        ids = pad_to(torch.from_numpy(view.panoptic_ids(ids)), side, VOID_ID).numpy()
+        classes, masks = segment_masks(record["segments_info"], ids)
+        record["instances"] = make_instances(ids.shape, classes, masks)
+        return record
+
+
+def segment_masks(segments_info: list[dict], ids) -> tuple[list[int], torch.Tensor]:
+    """Classes and masks of the segments that are no crowd, from ids (int32 [H, W])."""
+    segments = [s for s in segments_info if not s.get("iscrowd", 0)]
+    masks = equality_masks(ids, [s["id"] for s in segments])
+    return [s["category_id"] for s in segments], masks
