@@ -28,7 +28,7 @@ def window_partition(x: Tensor, window_size: int) -> Tensor:
 def window_reverse(windows: Tensor, window_size: int, height: int, width: int) -> Tensor:
     """Puts ``[B * nW, window_size, window_size, C]`` together again as ``[B, H, W, C]``."""
     rows, columns = height // window_size, width // window_size
-    x = windows.view(-1, rows, columns, window_size, window_size, windows.shape[-1])
+    x = windows.reshape(-1, rows, columns, window_size, window_size, windows.shape[-1])
     return x.transpose(2, 3).reshape(-1, height, width, windows.shape[-1])
 
 
@@ -203,18 +203,16 @@ class SwinTransformerBlock(nn.Module):
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
     def _window_attention(self, x: Tensor, shift_mask: Tensor | None) -> Tensor:
-        _, height, width, channels = x.shape
+        _, height, width, _ = x.shape
         size, shift = self.window_size, self.shift_size
         # Zeros are added after the norm and take part in the attention, as published.
         x = F.pad(x, (0, 0, 0, -width % size, 0, -height % size))  # [B, H', W', C]
         padded_height, padded_width = x.shape[1:3]
         if shift:
             x = torch.roll(x, shifts=(-shift, -shift), dims=(1, 2))
-        windows = window_partition(x, size).view(-1, size * size, channels)  # [B*nW, N, C]
+        windows = window_partition(x, size).flatten(1, 2)  # [B*nW, N, C]
         windows = self.attn(windows, shift_mask if shift else None)
-        x = window_reverse(
-            windows.view(-1, size, size, channels), size, padded_height, padded_width
-        )
+        x = window_reverse(windows.unflatten(1, (size, size)), size, padded_height, padded_width)
         if shift:
             x = torch.roll(x, shifts=(shift, shift), dims=(1, 2))
         return x[:, :height, :width]
