@@ -70,7 +70,7 @@ def _is_from_import(frame: FrameType | None) -> bool:
 
 
 def missing_getattr(module: str) -> Callable[[str], Any]:
-    """Make the ``__getattr__`` (PEP 562) of the module named ``module``; see the docstring above."""
+    """Make the ``__getattr__`` (PEP 562) for the module of this name; see the file's docstring."""
 
     def __getattr__(name: str) -> Any:
         if name.startswith("__"):
