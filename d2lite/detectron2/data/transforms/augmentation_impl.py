@@ -36,6 +36,11 @@ from detectron2.data.transforms._geometry import (
     ResizeShortestEdge,
 )
 from detectron2.data.transforms.augmentation import AugInput, Augmentation, as_augmentation
+from detectron2.data.transforms.transform import (
+    ExtentTransform,
+    ResizeTransform,
+    RotationTransform,
+)
 
 __all__ = [
     "Augmentation",
