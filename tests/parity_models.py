@@ -4,7 +4,8 @@ import parity_cases
 import torch
 from torch import Tensor, nn
 
-import mask2former.modeling  # noqa: F401  (registers the network's parts)
+import mask2former.maskformer_model
+import mask2former.modeling  # noqa: F401  (both register the network's parts)
 from detectron2.config import CfgNode, get_cfg
 from detectron2.data import MetadataCatalog
 from detectron2.modeling import build_model

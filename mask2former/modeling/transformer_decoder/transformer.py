@@ -270,7 +270,7 @@ def to_tokens(x: Tensor) -> Tensor:
 
 def to_map(tokens: Tensor, height: int, width: int) -> Tensor:
     """``[B, H * W, C]`` to ``[B, C, H, W]``, channels last in memory."""
-    return tokens.transpose(1, 2).unflatten(2, (height, width))
+    return tokens.unflatten(1, (height, width)).permute(0, 3, 1, 2)
 
 
 def where_to_attend(mask: Tensor | None) -> Tensor | None:
