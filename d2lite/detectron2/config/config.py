@@ -107,6 +107,7 @@ class CfgNode(_CfgNode):
         if version == self.VERSION:
             self.merge_from_other_cfg(loaded)
             return
+        self._refuse_if_frozen()
         logging.getLogger(__name__).warning(
             "Loading an old v%d config file '%s' by automatically upgrading it to v%d",
             version,
@@ -119,9 +120,51 @@ class CfgNode(_CfgNode):
         self.clear()
         self.update(upgraded)
 
-    def dump(self, *args: Any, **kwargs: Any) -> str:
-        """The tree as YAML text (keys sorted; tuples and lists both become lists)."""
-        return super().dump(*args, **kwargs)
+    def merge_from_other_cfg(self, cfg_other: _CfgNode) -> None:
+        """Merge another tree; see the class for what is refused.
+
+        Raises:
+            AttributeError: this tree is frozen.
+        """
+        self._refuse_if_frozen()
+        super().merge_from_other_cfg(cfg_other)
+
+    def merge_from_list(self, cfg_list: list[Any]) -> None:
+        """Merge ``[key, value, key, value, ...]``; values may be text as typed by a user.
+
+        Raises:
+            AssertionError: an odd number of items, or an unknown key ("Non-existent key: A.B").
+            ValueError: a value whose type does not fit the default.
+            AttributeError: this tree is frozen.
+        """
+        self._refuse_if_frozen()
+        super().merge_from_list(cfg_list)
+
+    def _refuse_if_frozen(self) -> None:
+        if self.is_frozen():
+            raise AttributeError("Cannot merge into a frozen CfgNode; call defrost() first")
+
+    def dump(self, **kwargs: Any) -> str:
+        """The tree as YAML text: keys sorted, tuples and lists both as lists, no references.
+
+        Args:
+            kwargs: passed to ``yaml.dump``.
+
+        Raises:
+            yaml.YAMLError: a value that is no plain data.
+        """
+        return yaml.dump(_plain(self), Dumper=_PlainDumper, **kwargs)
+
+
+class _PlainDumper(yaml.SafeDumper):
+    """Writes equal values out again, instead of ``&id001`` here and ``*id001`` there."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _plain(value: Any) -> Any:
+    return {k: _plain(v) for k, v in value.items()} if isinstance(value, dict) else value
 
 
 def _resolve_base(base: str, including_file: str) -> str:
