@@ -63,6 +63,20 @@ def test_pixels_without_a_label_cost_nothing():
     torch.testing.assert_close(loss, expected * 0.5)
 
 
+def test_training_images_need_not_be_multiples_of_the_stride():
+    # The published head stops here; with a ResNet nothing pads the batch.
+    model = parity_models.model("per_pixel_baseline").train()
+    image = torch.randint(0, 256, (3, 70, 53), dtype=torch.uint8)
+    losses = model([{"image": image, "sem_seg": torch.zeros(70, 53, dtype=torch.long)}])
+    assert losses["loss_sem_seg"].isfinite()
+
+
+def test_features_the_backbone_does_not_give_are_named():
+    cfg = parity_models.config("r50_panoptic", "MODEL.RESNETS.OUT_FEATURES", ["res4", "res5"])
+    with pytest.raises(KeyError, match=r"\['res2', 'res3'\].*build_resnet_backbone.*OUT_FEATURES"):
+        build_model(cfg)
+
+
 def test_deep_supervision_switches_the_auxiliary_losses():
     case = "per_pixel_baseline_plus"
     cfg = parity_models.config(case, "MODEL.MASK_FORMER.DEEP_SUPERVISION", False)

@@ -160,6 +160,11 @@ def test_deformable_encoder_features_must_be_among_the_inputs():
         deformable(transformer_in_features=["res5", "res6"])
 
 
+def test_width_must_suit_the_group_norms():
+    with pytest.raises(ValueError, match="CONVS_DIM is 48"):
+        deformable(conv_dim=48)
+
+
 def test_reference_points_are_the_centres_of_cells_x_before_y():
     points = cell_centres([(1, 2), (2, 1)], torch.device("cpu"))
     expected = [[0.25, 0.5], [0.75, 0.5], [0.5, 0.25], [0.5, 0.75]]

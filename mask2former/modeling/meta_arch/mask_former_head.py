@@ -14,7 +14,11 @@ from mask2former.modeling.checkpoint_keys import (
     convert_old_keys,
     insert_pixel_decoder,
 )
-from mask2former.modeling.pixel_decoder.fpn import build_pixel_decoder
+from mask2former.modeling.pixel_decoder.fpn import (
+    PixelDecoderOutput,
+    build_pixel_decoder,
+    selected_features,
+)
 from mask2former.modeling.transformer_decoder.maskformer_transformer_decoder import (
     build_transformer_decoder,
 )
@@ -70,7 +74,7 @@ class MaskFormerHead(nn.Module):
         in_feature = cfg.MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE
         in_channels = transformer_in_channels(cfg, input_shape)
         return {
-            "input_shape": {k: v for k, v in input_shape.items() if k in head.IN_FEATURES},
+            "input_shape": selected_features(cfg, input_shape),
             "num_classes": head.NUM_CLASSES,
             "pixel_decoder": build_pixel_decoder(cfg, input_shape),
             "loss_weight": head.LOSS_WEIGHT,
@@ -95,22 +99,9 @@ class MaskFormerHead(nn.Module):
 
     def layers(self, features: dict[str, Tensor], mask: Tensor | None = None) -> dict[str, Any]:
         """The two steps of ``forward``."""
-        mask_features, encoded, multi_scale = self.pixel_decoder.forward_features(features)
-        attended = {
-            "multi_scale_pixel_decoder": multi_scale,  # list of [B, C, h, w], coarse to fine
-            "transformer_encoder": encoded,  # [B, C, H/32, W/32]
-            "pixel_embedding": mask_features,  # [B, C, H/4, W/4]
-        }
-        if self.transformer_in_feature in attended:
-            memory = attended[self.transformer_in_feature]
-        else:
-            memory = features[self.transformer_in_feature]
-        if memory is None:
-            raise ValueError(
-                "MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE is 'transformer_encoder', but "
-                f"{type(self.pixel_decoder).__name__} has no transformer encoder"
-            )
-        return self.predictor(memory, mask_features, mask)
+        outputs = self.pixel_decoder.forward_features(features)
+        memory = transformer_memory(self.transformer_in_feature, features, outputs)
+        return self.predictor(memory, outputs[0], mask)
 
     def _load_from_state_dict(self, state_dict, prefix, local_metadata, *args) -> None:
         convert_old_keys(state_dict, prefix, local_metadata, insert_pixel_decoder(self))
@@ -138,3 +129,32 @@ def transformer_in_channels(cfg, input_shape: dict[str, ShapeSpec]) -> int:
             f"{[*decoder_outputs, *input_shape]}"
         )
     return input_shape[name].channels
+
+
+def transformer_memory(
+    name: str, features: dict[str, Tensor], outputs: PixelDecoderOutput
+) -> Tensor | list[Tensor]:
+    """What the transformer decoder attends to, by its name in the config.
+
+    Args:
+        name: ``MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE``.
+        features: backbone maps.
+        outputs: what the pixel decoder made of them.
+
+    Raises:
+        ValueError: if the pixel decoder has no transformer encoder, but its output is asked for.
+    """
+    mask_features, encoded, multi_scale = outputs
+    decoder_outputs = {
+        "multi_scale_pixel_decoder": multi_scale,  # list of [B, C, h, w], coarse to fine
+        "transformer_encoder": encoded,  # [B, C, H/32, W/32]
+        "pixel_embedding": mask_features,  # [B, C, H/4, W/4]
+    }
+    if name not in decoder_outputs:
+        return features[name]
+    if decoder_outputs[name] is None:
+        raise ValueError(
+            f"MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE is {name!r}, but the pixel decoder has no "
+            "transformer encoder; see MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME"
+        )
+    return decoder_outputs[name]

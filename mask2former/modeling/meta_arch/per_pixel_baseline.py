@@ -16,8 +16,11 @@ from mask2former.modeling.checkpoint_keys import (
     convert_old_keys,
     insert_pixel_decoder,
 )
-from mask2former.modeling.meta_arch.mask_former_head import transformer_in_channels
-from mask2former.modeling.pixel_decoder.fpn import build_pixel_decoder
+from mask2former.modeling.meta_arch.mask_former_head import (
+    transformer_in_channels,
+    transformer_memory,
+)
+from mask2former.modeling.pixel_decoder.fpn import build_pixel_decoder, selected_features
 from mask2former.modeling.transformer_decoder.maskformer_transformer_decoder import (
     StandardTransformerDecoder,
 )
@@ -67,7 +70,7 @@ class PerPixelBaselineHead(nn.Module):
     def from_config(cls, cfg, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
         head = cfg.MODEL.SEM_SEG_HEAD
         return {
-            "input_shape": {k: v for k, v in input_shape.items() if k in head.IN_FEATURES},
+            "input_shape": selected_features(cfg, input_shape),
             "num_classes": head.NUM_CLASSES,
             "pixel_decoder": build_pixel_decoder(cfg, input_shape),
             "loss_weight": head.LOSS_WEIGHT,
@@ -100,8 +103,10 @@ class PerPixelBaselineHead(nn.Module):
         return self.predictor(mask_features), []
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Mean cross entropy over labelled pixels at full resolution, weighted."""
-        logits = self._upsample(logits.float())  # full precision also under autocast
+        """Weighted mean cross entropy over labelled pixels at full resolution."""
+        height, width = targets.shape[-2:]
+        # Full precision also under autocast. Sides that are no multiple of the stride leave a rest.
+        logits = self._upsample(logits.float())[..., :height, :width]  # [B, K, H, W]
         loss = F.cross_entropy(logits, targets, ignore_index=self.ignore_value)
         return loss * self.loss_weight
 
@@ -157,16 +162,8 @@ class PerPixelBaselinePlusHead(PerPixelBaselineHead):
 
     def layers(self, features: dict[str, Tensor]) -> tuple[Tensor, list[Tensor]]:
         """See the base class; the auxiliary logits are empty without deep supervision."""
-        mask_features, encoded, _ = self.pixel_decoder.forward_features(features)
-        if self.transformer_in_feature == "transformer_encoder":
-            memory = encoded
-        else:
-            memory = features[self.transformer_in_feature]
-        if memory is None:
-            raise ValueError(
-                "MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE is 'transformer_encoder', but "
-                f"{type(self.pixel_decoder).__name__} has no transformer encoder"
-            )
-        predictions = self.predictor(memory, mask_features)
+        outputs = self.pixel_decoder.forward_features(features)
+        memory = transformer_memory(self.transformer_in_feature, features, outputs)
+        predictions = self.predictor(memory, outputs[0])
         aux = predictions["aux_outputs"] if self.deep_supervision else []
         return predictions["pred_masks"], [output["pred_masks"] for output in aux]

@@ -47,6 +47,23 @@ def build_pixel_decoder(cfg, input_shape: dict[str, ShapeSpec]) -> nn.Module:
     return decoder
 
 
+def selected_features(cfg, input_shape: dict[str, ShapeSpec]) -> dict[str, ShapeSpec]:
+    """The backbone features that ``MODEL.SEM_SEG_HEAD.IN_FEATURES`` names.
+
+    Raises:
+        KeyError: if the backbone does not give one of them.
+    """
+    names = cfg.MODEL.SEM_SEG_HEAD.IN_FEATURES
+    missing = [name for name in names if name not in input_shape]
+    if missing:
+        raise KeyError(
+            f"MODEL.SEM_SEG_HEAD.IN_FEATURES asks for {missing}, but the backbone "
+            f"{cfg.MODEL.BACKBONE.NAME} gives {list(input_shape)}; see OUT_FEATURES in its own "
+            "section (MODEL.RESNETS, MODEL.SWIN, ...)"
+        )
+    return {name: shape for name, shape in input_shape.items() if name in names}
+
+
 def features_by_stride(input_shape: dict[str, ShapeSpec]) -> dict[str, ShapeSpec]:
     """The same features, finest first."""
     return dict(sorted(input_shape.items(), key=lambda item: item[1].stride))
@@ -113,7 +130,7 @@ class BasePixelDecoder(nn.Module):
     def from_config(cls, cfg, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
         head = cfg.MODEL.SEM_SEG_HEAD
         return {
-            "input_shape": {k: v for k, v in input_shape.items() if k in head.IN_FEATURES},
+            "input_shape": selected_features(cfg, input_shape),
             "conv_dim": head.CONVS_DIM,
             "mask_dim": head.MASK_DIM,
             "norm": head.NORM,

@@ -24,6 +24,7 @@ from mask2former.modeling.pixel_decoder.fpn import (
     features_by_stride,
     lateral_conv,
     output_conv,
+    selected_features,
 )
 from mask2former.modeling.pixel_decoder.ms_deform_attn import MSDeformAttn
 from mask2former.modeling.transformer_decoder.position_encoding import PositionEmbeddingSine
@@ -32,6 +33,8 @@ from mask2former.modeling.transformer_decoder.transformer import (
     to_map,
     to_tokens,
 )
+
+NORM_GROUPS = 32  # of the group norms after the input projections. [Mask2Former]
 
 
 class MSDeformAttnTransformerEncoderLayer(nn.Module):
@@ -184,9 +187,15 @@ class MSDeformAttnPixelDecoder(nn.Module):
             common_stride: stride of the mask features.
 
         Raises:
-            ValueError: if ``transformer_in_features`` is empty or not among the features.
+            ValueError: if ``transformer_in_features`` is empty or not among the features, or
+                ``conv_dim`` is no multiple of 32.
         """
         super().__init__()
+        if conv_dim % NORM_GROUPS:
+            raise ValueError(
+                f"MODEL.SEM_SEG_HEAD.CONVS_DIM is {conv_dim}; MSDeformAttnPixelDecoder needs a "
+                f"multiple of {NORM_GROUPS}, the groups of its norms"
+            )
         input_shape = features_by_stride(input_shape)
         encoder_shape = {k: v for k, v in input_shape.items() if k in transformer_in_features}
         if not encoder_shape or len(encoder_shape) < len(set(transformer_in_features)):
@@ -205,7 +214,7 @@ class MSDeformAttnPixelDecoder(nn.Module):
             projection = nn.Conv2d(encoder_shape[name].channels, conv_dim, kernel_size=1)
             nn.init.xavier_uniform_(projection.weight)
             nn.init.zeros_(projection.bias)
-            self.input_proj.append(nn.Sequential(projection, nn.GroupNorm(32, conv_dim)))
+            self.input_proj.append(nn.Sequential(projection, nn.GroupNorm(NORM_GROUPS, conv_dim)))
         self.transformer = MSDeformAttnTransformerEncoderOnly(
             d_model=conv_dim,
             dropout=transformer_dropout,
@@ -231,7 +240,7 @@ class MSDeformAttnPixelDecoder(nn.Module):
     def from_config(cls, cfg, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
         head = cfg.MODEL.SEM_SEG_HEAD
         return {
-            "input_shape": {k: v for k, v in input_shape.items() if k in head.IN_FEATURES},
+            "input_shape": selected_features(cfg, input_shape),
             "conv_dim": head.CONVS_DIM,
             "mask_dim": head.MASK_DIM,
             "norm": head.NORM,

@@ -1,0 +1,1 @@
+"""Transformer decoders: from pixel-decoder maps to classes and masks of queries."""
