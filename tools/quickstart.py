@@ -77,10 +77,9 @@ def train(config_file: str, output: Path, opts: list[str]) -> dict:
 
 def write_report(config_file: str, output: Path, opts: list[str], facts: dict) -> list[Path]:
     """Writes the metrics table, the curves and the contact sheet; returns their paths."""
+    import mask2former  # registers models and datasets
     from detectron2.config import get_cfg
     from detectron2.projects.deeplab import add_deeplab_config
-
-    import mask2former  # registers models and datasets
     from mask2former.inference import report
 
     cfg = get_cfg()
