@@ -167,7 +167,7 @@ def _annotations_from_polygons(objects: list[dict]) -> list[dict]:
             continue
         # The official masks hold each pixel that the integer polygon touches: moved to the pixel
         # centre, that is a polygon half a pixel larger all around.
-        shape = Polygon(np.asarray(obj["polygon"], dtype=np.float32) + 0.5).buffer(0.5, 4)
+        shape = Polygon(np.asarray(obj["polygon"], dtype=np.float32) + 0.5).buffer(0.5, quad_segs=4)
         if not label["hasInstances"] or label["ignoreInEval"]:
             covered = covered.union(shape)
             continue

@@ -38,7 +38,7 @@ class GroupedBatchSampler(BatchSampler):
                 batch.clear()
 
     def __len__(self) -> int:
-        raise NotImplementedError("the number of batches depends on how the groups mix")
+        raise TypeError("the number of batches depends on how the groups mix")
 
 
 __getattr__ = missing_getattr(__name__)
