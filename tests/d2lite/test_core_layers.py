@@ -40,8 +40,6 @@ def filled(norm: nn.Module) -> nn.Module:
     ("name", "kind"),
     [
         ("BN", nn.BatchNorm2d),
-        ("SyncBN", nn.SyncBatchNorm),
-        ("nnSyncBN", nn.SyncBatchNorm),
         ("FrozenBN", FrozenBatchNorm2d),
         ("naiveSyncBN", NaiveSyncBatchNorm),
         ("naiveSyncBN_N", NaiveSyncBatchNorm),
@@ -49,6 +47,14 @@ def filled(norm: nn.Module) -> nn.Module:
 )
 def test_get_norm_by_name(name, kind):
     assert isinstance(get_norm(name, 8), kind)
+
+
+@pytest.mark.parametrize("name", ["SyncBN", "nnSyncBN"])
+def test_synchronised_norm_has_the_parameters_of_a_batch_norm(name):
+    norm = get_norm(name, 8)
+    assert {k: v.shape for k, v in norm.state_dict().items()} == {
+        k: v.shape for k, v in nn.BatchNorm2d(8).state_dict().items()
+    }
 
 
 def test_get_norm_builds_group_norm_of_32_groups():

@@ -84,7 +84,8 @@ _ALLOWED = {
 }
 # What torch's own weights_only reader has to be told beyond its defaults.
 _EXTRA_FOR_TORCH = [
-    *{id(v): v for v in _numpy_globals().values()}.values(),
+    # with their names, so that files of either numpy are read by either numpy
+    *[(value, f"{module}.{name}") for (module, name), value in _numpy_globals().items()],
     *[getattr(np.dtypes, name) for name in np.dtypes.__all__],
     _codecs.encode,
 ]

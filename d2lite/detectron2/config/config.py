@@ -137,7 +137,8 @@ class CfgNode(_CfgNode):
             ValueError: a value whose type does not fit the default.
             AttributeError: this tree is frozen.
         """
-        self._refuse_if_frozen()
+        if cfg_list:
+            self._refuse_if_frozen()
         super().merge_from_list(cfg_list)
 
     def _refuse_if_frozen(self) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-import torch.distributed as dist
 from fvcore.nn.distributed import differentiable_all_reduce
 from torch import nn
 from torch.nn import functional as F
@@ -154,35 +153,35 @@ def _normalize_across_processes(
 class NaiveSyncBatchNorm(BatchNorm2d):
     """Batch normalisation over all processes, written with a differentiable all-reduce.
 
-    Unlike ``nn.SyncBatchNorm`` it works on the CPU and with empty inputs. The running variance
-    is the biased one.
+    Unlike ``nn.SyncBatchNorm`` it works on the CPU and with empty inputs.
     """
 
     def __init__(self, *args, stats_mode: str = "", **kwargs) -> None:
         """
         Args:
-            stats_mode: "" lets every process count the same, "N" weights by the batch size.
+            stats_mode: how processes with inputs of different size count. "" lets every process
+                count the same, "N" weights by the batch size, "pixels" by the number of values
+                as ``nn.SyncBatchNorm`` does (then the running variance is the unbiased one too).
         """
         super().__init__(*args, **kwargs)
-        if stats_mode not in ("", "N"):
-            raise AssertionError(f'stats_mode must be "" or "N", not {stats_mode!r}')
+        if stats_mode not in _WEIGHT_BY:
+            raise AssertionError(f"stats_mode must be one of {list(_WEIGHT_BY)}")
         self._stats_mode = stats_mode
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if comm.get_world_size() == 1 or not self.training:
             return super().forward(x)
-        weight_by = "batch" if self._stats_mode == "N" else "equal"
-        return _normalize_across_processes(self, x, weight_by)
+        return _normalize_across_processes(self, x, _WEIGHT_BY[self._stats_mode])
 
 
-class _SyncBatchNorm(nn.SyncBatchNorm):
-    """torch's SyncBatchNorm, which also trains on several CPU processes (torch's refuses)."""
+_WEIGHT_BY = {"": "equal", "N": "batch", "pixels": "pixels"}
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        distributed = dist.is_available() and dist.is_initialized()
-        if x.device.type == "cpu" and self.training and distributed and dist.get_world_size() > 1:
-            return _normalize_across_processes(self, x, "pixels")
-        return super().forward(x)
+
+def _sync_batch_norm(channels: int) -> nn.Module:
+    """torch's SyncBatchNorm, or on machines without a GPU, where torch refuses it, ours."""
+    if torch.cuda.is_available():
+        return nn.SyncBatchNorm(channels)
+    return NaiveSyncBatchNorm(channels, stats_mode="pixels")
 
 
 class LayerNorm(nn.Module):
@@ -204,10 +203,10 @@ class LayerNorm(nn.Module):
 
 _NORMS: dict[str, Callable[[int], nn.Module]] = {
     "BN": BatchNorm2d,
-    "SyncBN": _SyncBatchNorm,
+    "SyncBN": _sync_batch_norm,
     "FrozenBN": FrozenBatchNorm2d,
     "GN": lambda channels: nn.GroupNorm(32, channels),
-    "nnSyncBN": _SyncBatchNorm,
+    "nnSyncBN": _sync_batch_norm,
     "naiveSyncBN": NaiveSyncBatchNorm,
     "naiveSyncBN_N": lambda channels: NaiveSyncBatchNorm(channels, stats_mode="N"),
     "LN": LayerNorm,
