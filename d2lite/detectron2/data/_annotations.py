@@ -52,7 +52,8 @@ def transform_instance_annotations(
     """
     transforms = _as_list(transforms)
     box = BoxMode.convert(annotation["bbox"], annotation["bbox_mode"], BoxMode.XYXY_ABS)
-    box = transforms.apply_box(np.array([box]))[0].clip(min=0)
+    # Transforms move coordinates in place: integers would be cut off when resizing.
+    box = transforms.apply_box(np.array([box], dtype=np.float64))[0].clip(min=0)
     h, w = image_size
     annotation["bbox"] = np.minimum(box, [w, h, w, h])
     annotation["bbox_mode"] = BoxMode.XYXY_ABS
@@ -71,7 +72,7 @@ def _transform_segmentation(
     segmentation: Any, transforms: Transform, image_size: tuple[int, int]
 ) -> list[np.ndarray] | np.ndarray:
     if isinstance(segmentation, list):
-        # A fresh float copy: transforms move coordinates in place, and integers would be cut off.
+        # A fresh float copy, for the same reason.
         polygons = [np.array(p, dtype=np.float64).reshape(-1, 2) for p in segmentation]
         return [p.reshape(-1) for p in transforms.apply_polygons(polygons)]
     if isinstance(segmentation, dict):
