@@ -86,7 +86,7 @@ def test_tensor_inside_a_pickle_cannot_smuggle_code(tmp_path):
 
     path = tmp_path / "m.pkl"
     write_pickle({"model": {"w": Storage()}, "__author__": "x"}, path)
-    with pytest.raises((pickle.UnpicklingError, ValueError)):
+    with pytest.raises(pickle.UnpicklingError, match=r"posix\.mkdir"):
         load(path)
     assert not (tmp_path / "ran").exists()
 

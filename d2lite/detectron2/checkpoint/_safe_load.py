@@ -40,7 +40,17 @@ def _encode_latin1(text: str, encoding: str = "latin1", *_: Any) -> bytes:
 
 def _load_storage(data: bytes) -> Any:
     # torch's own function of this name unpickles ``data`` without any restriction.
-    return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    try:
+        return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise _Refused(
+            ", ".join(_named_globals(error)) or f"a tensor that is none: {error}"
+        ) from error
+
+
+def _named_globals(error: pickle.UnpicklingError) -> list[str]:
+    """What torch's safe reader refused, from its message."""
+    return re.findall(r"GLOBAL ([\w.]+)", str(error))
 
 
 def _numpy_globals() -> dict[tuple[str, str], Any]:
@@ -152,7 +162,7 @@ def load_torch(filename: str | Path) -> Any:
         with torch.serialization.safe_globals(_EXTRA_FOR_TORCH):
             return torch.load(filename, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        refused = re.findall(r"GLOBAL ([\w.]+)", str(error))
+        refused = _named_globals(error)
         if not refused and not _looks_like_checkpoint(filename):
             raise ValueError(f"{filename} is no checkpoint written by torch.save") from error
         what = refused[0] if refused else f"something unknown to torch's safe reader ({error})"
