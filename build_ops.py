@@ -92,7 +92,7 @@ def build_in_place(force: bool = False) -> None:
 def _build_cpu(target: Path) -> str:
     compiler = _cpp_compiler()
     source = str(ROOT / SOURCES["cpu"][0])
-    command = [*compiler, "-O3", "-std=c++17", "-fPIC", "-shared", "-Wno-psabi", source]
+    command = [*compiler, "-O3", "-std=c++17", "-fPIC", "-shared", "-fno-trapping-math", source]
     try:
         _compile([*command, "-fopenmp"], target)
     except NotBuilt as first:

@@ -11,7 +11,7 @@ import torch
 FOLDER = Path(__file__).resolve().parent
 # Counted up whenever the C interface changes, here and in csrc: a library left over from an older
 # build is refused instead of being called with the wrong arguments.
-ABI = 1
+ABI = 2
 
 _POINTER = ctypes.c_void_p
 _SIZES = ctypes.POINTER(ctypes.c_int64)
@@ -54,16 +54,20 @@ def load(device_type: str) -> ctypes.CDLL:
 
 
 def _declare(library: ctypes.CDLL, device_type: str) -> None:
-    # dtype, sizes, tensors..., then threads (CPU) or device and stream (CUDA)
-    where = [ctypes.c_int] if device_type == "cpu" else [ctypes.c_int, _POINTER]
-    result = None if device_type == "cpu" else ctypes.c_int
-    for name, tensors in (("forward", 4), ("backward", 7)):
-        function = getattr(library, f"ms_deform_attn_{device_type}_{name}")
-        function.argtypes = [ctypes.c_int, _SIZES, *[_POINTER] * tensors, *where]
-        function.restype = result
-    if device_type == "cuda":
-        library.mask2former_cuda_error.argtypes = [ctypes.c_int]
+    number = ctypes.c_int
+    if device_type == "cpu":  # dtype, sizes, strides | tensors | threads or splits, threads
+        first, result = [number, _SIZES, _SIZES], None
+        last_forward, last_backward = [number], [number, number]
+    else:  # dtype, sizes | tensors | device, stream
+        first, result = [number, _SIZES], number
+        last_forward = last_backward = [number, _POINTER]
+        library.mask2former_cuda_error.argtypes = [number]
         library.mask2former_cuda_error.restype = ctypes.c_char_p
+    for name, tensors, last in (("forward", 4, last_forward), ("backward", 7, last_backward)):
+        function = getattr(library, f"ms_deform_attn_{device_type}_{name}")
+        function.argtypes = [*first, *[_POINTER] * tensors, *last]
+        function.restype = result
 
 
+# How the C interface numbers them.
 DTYPES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3}

@@ -134,9 +134,10 @@ _LIBRARY.define(
     "ms_deform_attn_backward(Tensor grad_output, Tensor value, SymInt[] spatial_shapes, "
     "Tensor sampling_locations, Tensor attention_weights) -> (Tensor, Tensor, Tensor)"
 )
-for _key in ("CPU", "CUDA"):
-    _LIBRARY.impl("ms_deform_attn", kernels.forward, _key)
-    _LIBRARY.impl("ms_deform_attn_backward", kernels.backward, _key)
+_LIBRARY.impl("ms_deform_attn", kernels.cpu_forward, "CPU")
+_LIBRARY.impl("ms_deform_attn_backward", kernels.cpu_backward, "CPU")
+_LIBRARY.impl("ms_deform_attn", kernels.cuda_forward, "CUDA")
+_LIBRARY.impl("ms_deform_attn_backward", kernels.cuda_backward, "CUDA")
 
 
 @torch.library.register_fake("mask2former::ms_deform_attn", lib=_LIBRARY)
@@ -166,6 +167,18 @@ def _backward(ctx, grad_output):
 
 torch.library.register_autograd(
     "mask2former::ms_deform_attn", _backward, setup_context=_save_for_backward, lib=_LIBRARY
+)
+
+
+def _second_derivative(ctx, *grads):
+    raise RuntimeError(
+        "ms_deform_attn has no second derivative in its compiled kernels; for one, compute the "
+        'first under mask2former.ops.use_implementation("reference")'
+    )
+
+
+torch.library.register_autograd(
+    "mask2former::ms_deform_attn_backward", _second_derivative, lib=_LIBRARY
 )
 
 

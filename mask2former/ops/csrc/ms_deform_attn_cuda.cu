@@ -293,7 +293,7 @@ int run(int dtype, const int64_t* sizes, Problem p, bool backward, int device, v
 // error for mask2former_cuda_error.
 extern "C" {
 
-int mask2former_cuda_abi() { return 1; }
+int mask2former_cuda_abi() { return 2; }
 
 const char* mask2former_cuda_error(int status) {
   if (status == kTooManyLevels) return "more than 128 levels";
