@@ -70,6 +70,10 @@ def build_train_loader(
     seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
     records = _training_records(cfg)
     sampler = _training_sampler(cfg, records, seed)
+    if cfg.DATALOADER.NUM_WORKERS > 0:
+        # Workers are the parallelism. Said here and not in the workers: a forked child must not
+        # inherit a pool of OpenCV threads that it does not have.
+        cv2.setNumThreads(0)
     corrupt_images = CorruptImageLog()
     dataset = TrainingSamples(
         DatasetFromList(records, copy=False),
@@ -91,7 +95,6 @@ def build_train_loader(
         batch_sampler=stream,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
         collate_fn=trivial_batch_collator,
-        worker_init_fn=_one_thread,
         # A generator of its own: starting workers must not draw from the trainer's stream.
         generator=torch.Generator(),
     )
@@ -189,8 +192,3 @@ def _training_sampler(cfg: CfgNode, records: list[dict], seed: int) -> Sampler:
         f'DATALOADER.SAMPLER_TRAIN "{name}" is unknown; choose TrainingSampler, '
         "RepeatFactorTrainingSampler or RandomSubsetTrainingSampler"
     )
-
-
-def _one_thread(worker: int) -> None:
-    # Workers are the parallelism; threads of OpenCV inside them would only compete.
-    cv2.setNumThreads(1)

@@ -1,9 +1,10 @@
 """Flips, resizes, crops and pads act on rows and columns independently: this uses it.
 
-A label map after any chain of them is ``labels[rows][:, columns]`` plus padding, and a bilinear
-resize followed by a crop is a horizontal pass, a column cut, a vertical pass and a row cut.
+A label map after any chain of them is ``labels[rows][:, columns]`` plus padding, and an enlargement
+followed by a crop is a horizontal pass, a column cut, a vertical pass and a row cut.
 """
 
+import logging
 from collections.abc import Iterable
 from functools import lru_cache
 
@@ -13,6 +14,8 @@ import torch.nn.functional as F
 from PIL import Image
 
 from detectron2.data import transforms as T
+
+logger = logging.getLogger(__name__)
 
 _OUTSIDE = -1
 
@@ -112,17 +115,13 @@ def shape_after(step: T.Transform, shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def render_image(image: np.ndarray, steps: list[T.Transform]) -> np.ndarray:
-    """Applies transforms to a uint8 [H, W, 3] image, resizing only what a following crop keeps."""
+    """Applies transforms to a uint8 [H, W, C] image, resizing only what a following crop keeps."""
     position = 0
     while position < len(steps):
         step = steps[position]
         following = steps[position + 1] if position + 1 < len(steps) else None
-        if (
-            isinstance(step, T.ResizeTransform)
-            and isinstance(following, T.CropTransform)
-            and image.shape[2] == 3
-        ):
-            image = _resize_and_crop(image, step, following)
+        if _crop_pays(image, step, following):
+            image = _enlarge_and_crop(image, step, following)
             position += 2
         else:
             image = step.apply_image(image)
@@ -130,14 +129,27 @@ def render_image(image: np.ndarray, steps: list[T.Transform]) -> np.ndarray:
     return image
 
 
-def _resize_and_crop(
+def _crop_pays(image: np.ndarray, step: T.Transform, following: T.Transform | None) -> bool:
+    """Whether `_enlarge_and_crop` applies here and saves work.
+
+    Pillow resizes 8-bit images in two passes, rounding to 8 bits between them. When it enlarges
+    vertically the horizontal pass comes first; when it shrinks, newer versions may turn the order
+    round, and then the passes cannot be told apart from outside.
+    """
+    return (
+        isinstance(step, T.ResizeTransform)
+        and isinstance(following, T.CropTransform)
+        and image.shape[2] == 3
+        and step.new_h >= image.shape[0]
+        and following.w < step.new_w
+        and _horizontal_pass_is_first(step.interp)
+    )
+
+
+def _enlarge_and_crop(
     image: np.ndarray, resize: T.ResizeTransform, crop: T.CropTransform
 ) -> np.ndarray:
-    """Pillow's resize and a crop, without computing what the crop throws away.
-
-    Pillow resizes 8-bit images in a horizontal pass over the rows it needs, rounded to 8 bits, and
-    a vertical pass; doing the passes one by one with cuts between them gives the same bytes.
-    """
+    """Pillow's resize and a crop: its two passes one by one, cutting between them. Same bytes."""
     height = image.shape[0]
     x1 = min(crop.x0 + crop.w, resize.new_w)
     y1 = min(crop.y0 + crop.h, resize.new_h)
@@ -154,7 +166,19 @@ def _resize_and_crop(
 
 
 def _rows_in_reach(old: int, new: int, first: int, last: int) -> tuple[int, int]:
-    """Input rows that output rows ``first:last`` can depend on, for any Pillow filter."""
-    scale = old / new
-    reach = 3.0 * max(scale, 1.0) + 2.0  # Lanczos, the widest filter, has a support of 3
-    return max(0, int(first * scale - reach)), min(old, int(last * scale + reach) + 1)
+    """Input rows that output rows ``first:last`` of an enlargement can depend on."""
+    reach = 5  # Lanczos, Pillow's widest filter, looks 3 pixels far
+    return max(0, first * old // new - reach), min(old, last * old // new + reach)
+
+
+@lru_cache(maxsize=8)
+def _horizontal_pass_is_first(interp: int) -> bool:
+    """Tries it on a small image, once: another Pillow may do otherwise."""
+    probe = np.random.default_rng(0).integers(0, 256, (24, 20, 3), dtype=np.uint8)
+    small = Image.fromarray(probe)
+    at_once = np.asarray(small.resize((50, 41), interp))
+    in_steps = np.asarray(small.resize((50, 24), interp).resize((50, 41), interp))
+    same = np.array_equal(at_once, in_steps)
+    if not same:
+        logger.warning("This Pillow resizes in another order; crops cost a little more here.")
+    return same

@@ -11,7 +11,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import load_coco_json, load_sem_seg
 
 from .folders import require_dataset_files
-from .records import load_panoptic_records
+from .records import load_panoptic_records, number_categories
 
 Rows = Iterable[Mapping[str, Any]]
 
@@ -102,7 +102,11 @@ def register_instances(
 
     def load() -> list[dict[str, Any]]:
         require_dataset_files(name)
-        return load_coco_json(json_file, image_root, name, extra_annotation_keys=["id"])
+        # Without a name detectron2 keeps the file's category ids: they are mapped here, by the
+        # declared classes, with neither a warning about gaps nor a numbering of its own.
+        records = load_coco_json(json_file, image_root, extra_annotation_keys=["id"])
+        number_categories(records, classes["thing_dataset_id_to_contiguous_id"], json_file)
+        return records
 
     _register(
         name, load, json_file=json_file, image_root=image_root, evaluator_type="coco", **classes

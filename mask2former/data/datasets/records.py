@@ -72,3 +72,21 @@ def _contiguous(
         f"{source}: image {image} has a segment of category {category}, which the dataset's "
         "classes do not contain. Register the set with the classes of this file."
     )
+
+
+def number_categories(records: list[dict[str, Any]], ids: Mapping[int, int], source: str) -> None:
+    """Replaces the dataset category ids of instance records by contiguous ones, in place.
+
+    Raises:
+        ValueError: an annotation's category is unknown (names file, image and category).
+    """
+    for record in records:
+        for annotation in record["annotations"]:
+            category = annotation["category_id"]
+            if category not in ids:
+                raise ValueError(
+                    f"{source}: {record['file_name']} has an annotation of category {category}, "
+                    "which the dataset's classes do not contain. Register the set with the "
+                    "classes of this file."
+                )
+            annotation["category_id"] = ids[category]

@@ -137,8 +137,14 @@ def _run(tasks: list[tuple], workers: int) -> Iterator[tuple[str, dict]]:
     if workers <= 1:
         yield from map(_write_picture, tasks)
         return
-    with multiprocessing.Pool(workers, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
-        yield from pool.imap(_write_picture, tasks, chunksize=8)
+    threads = cv2.getNumThreads()
+    # Here and not in the workers: a forked child must not inherit a pool of threads it lacks.
+    cv2.setNumThreads(0)
+    try:
+        with multiprocessing.Pool(workers) as pool:
+            yield from pool.imap(_write_picture, tasks, chunksize=8)
+    finally:
+        cv2.setNumThreads(threads)
 
 
 def _with_bar(items: Iterable, total: int, show: bool) -> Iterable:
