@@ -12,7 +12,8 @@ from detectron2.utils import comm
 
 from .mask_predictions import at_least_float32, matched_mask_logits
 from .matcher import Pairs
-from .targets import PackedTargets, sample_masks
+from .point_sampling import sample_masks
+from .targets import PackedTargets
 
 
 def dice_loss(inputs: Tensor, targets: Tensor, num_masks: float | Tensor) -> Tensor:
@@ -219,7 +220,7 @@ class SetCriterion(nn.Module):
                 self.oversample_ratio,
                 self.importance_sample_ratio,
             )  # [N, P, 2]
-            truth = sample_masks(targets.masks, points, rows=matched.target)  # [N, P]
+            truth = sample_masks(targets.masks, targets.size, points, rows=matched.target)  # [N, P]
         logits = point_sample(masks, points, align_corners=False).squeeze(1)  # [N, P]
         return {
             "loss_mask": sigmoid_ce_loss(logits, truth, num_masks),

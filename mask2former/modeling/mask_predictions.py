@@ -13,6 +13,8 @@ from torch import Tensor
 
 from detectron2.projects.point_rend.point_features import point_sample
 
+from .point_sampling import sample_features
+
 
 class MaskPredictions(dict):
     """The published output dict of a decoder, whose ``pred_masks`` are computed on first access.
@@ -75,11 +77,9 @@ def mask_logits_at(predictions: Sequence[dict], image: int, points: Tensor) -> T
             ]
         )
     embed = torch.stack([p.mask_embed[image] for p in predictions])  # [L, Q, C]
-    features = at_least_float32(features[image : image + 1])  # [1, C, h, w]
-    at = points.flatten(0, 1)[None].to(features.dtype)  # [1, L*P, 2]
-    sampled = point_sample(features, at, align_corners=False)[0]  # [C, L*P]
-    sampled = sampled.unflatten(1, points.shape[:2]).transpose(0, 1)  # [L, C, P]
-    return embed @ sampled.to(embed.dtype)
+    sampled = sample_features(at_least_float32(features[image]), points.flatten(0, 1))
+    sampled = sampled.unflatten(0, points.shape[:2])  # [L, P, C]
+    return embed @ sampled.mT.to(embed.dtype)
 
 
 def matched_mask_logits(

@@ -12,7 +12,8 @@ from detectron2.projects.point_rend.point_features import point_sample
 
 from .errors import NonFiniteCostError
 from .mask_predictions import at_least_float32, mask_logits_at
-from .targets import as_compact_masks, sample_masks
+from .point_sampling import sample_masks
+from .targets import PackedTargets
 
 logger = logging.getLogger(__name__)
 
@@ -117,10 +118,11 @@ class HungarianMatcher(nn.Module):
         Raises:
             NonFiniteCostError: a cost is NaN or infinite.
         """
+        targets = PackedTargets.of(targets)
         batch, queries = layers[0]["pred_logits"].shape[:2]
         points = self._draw_points(len(layers), batch, layers[0]["pred_logits"].device)
         costs = [
-            self._image_costs(layers, i, target, points[:, i]) for i, target in enumerate(targets)
+            self._image_costs(layers, i, targets, points[:, i]) for i in range(len(targets))
         ]  # B x [L, Q, n]
         self._warn_of_crowding(max((c.shape[-1] for c in costs), default=0), queries)
 
@@ -160,19 +162,20 @@ class HungarianMatcher(nn.Module):
         draws = [torch.rand(1, self.num_points, 2, device=device) for _ in range(layers * batch)]
         return torch.cat(draws).unflatten(0, (layers, batch))
 
-    def _image_costs(self, layers: list[dict], image: int, target: dict, points: Tensor) -> Tensor:
+    def _image_costs(
+        self, layers: list[dict], image: int, targets: PackedTargets, points: Tensor
+    ) -> Tensor:
         """Costs [L, Q, n] of one image at its points [L, P, 2]."""
         logits = torch.stack([layer["pred_logits"][image] for layer in layers])  # [L, Q, K + 1]
         masks = mask_logits_at(layers, image, points)  # [L, Q, P]
         with torch.autocast(masks.device.type, enabled=False):
             masks, logits = at_least_float32(masks), at_least_float32(logits)
-            truth = sample_masks(
-                as_compact_masks(target["masks"]), points.flatten(0, 1).to(masks.dtype)
-            )
+            at = points.flatten(0, 1).to(masks.dtype)  # [L*P, 2]
+            truth = sample_masks(targets.masks_of(image), targets.sizes[image], at)
             truth = truth.unflatten(1, points.shape[:2]).transpose(0, 1)  # [L, n, P]
             return (
                 self.cost_mask * batch_sigmoid_ce_loss(masks, truth)
-                - self.cost_class * logits.softmax(-1)[..., target["labels"]]
+                - self.cost_class * logits.softmax(-1)[..., targets[image]["labels"]]
                 + self.cost_dice * batch_dice_loss(masks, truth)
             )
 

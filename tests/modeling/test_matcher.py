@@ -14,6 +14,7 @@ from mask2former.modeling.matcher import (
     batch_dice_loss,
     batch_sigmoid_ce_loss,
 )
+from mask2former.modeling.targets import PackedTargets
 
 LOGITS = torch.tensor([[2.0, -1.0], [0.0, 1.0]])
 TARGETS = torch.tensor([[1.0, 0.0], [1.0, 1.0]])
@@ -76,8 +77,9 @@ def test_batched_costs_equal_the_plain_formulation(monkeypatch, written_out):
         {**layer, "pred_masks": layer["pred_masks"]} if written_out else layer for layer in layers
     ]
     points = matcher._draw_points(2, 2, torch.device("cpu"))
+    packed = PackedTargets(targets)
     for image, target in enumerate(targets):
-        costs = matcher._image_costs(given, image, target, points[:, image])
+        costs = matcher._image_costs(given, image, packed, points[:, image])
         for layer, cost in zip(layers, costs):
             expected = matcher.reference_costs(layer, target, image)
             torch.testing.assert_close(cost, expected, atol=1e-12, rtol=1e-12)
@@ -147,7 +149,8 @@ def test_bfloat16_predictions_are_compared_in_float32():
     half = {key: outputs[key].bfloat16() for key in ("pred_logits", "pred_masks")}
     targets = ground_truth(3, 2)
     points = torch.rand(1, 20, 2)
-    cost = HungarianMatcher(num_points=20)._image_costs([half], 0, targets[0], points)
+    targets = PackedTargets(targets)
+    cost = HungarianMatcher(num_points=20)._image_costs([half], 0, targets, points)
     assert cost.dtype == torch.float32
 
 
