@@ -11,7 +11,8 @@ from torch.utils.checkpoint import checkpoint
 
 from detectron2.config import configurable
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone, ShapeSpec
-from mask2former.modeling.backbone.swin_blocks import (
+
+from .swin_blocks import (
     Mlp,
     PatchEmbed,
     PatchMerging,

@@ -11,18 +11,19 @@ from torch import Tensor, nn
 from detectron2.config import configurable
 from detectron2.layers import Conv2d, ShapeSpec
 from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
-from mask2former.modeling.checkpoint_keys import (
+
+from ..checkpoint_keys import (
     CURRENT_VERSION,
     convert_old_keys,
     insert_pixel_decoder,
 )
-from mask2former.modeling.meta_arch.mask_former_head import (
+from ..pixel_decoder.fpn import build_pixel_decoder, selected_features
+from ..transformer_decoder.maskformer_transformer_decoder import (
+    StandardTransformerDecoder,
+)
+from .mask_former_head import (
     transformer_in_channels,
     transformer_memory,
-)
-from mask2former.modeling.pixel_decoder.fpn import build_pixel_decoder, selected_features
-from mask2former.modeling.transformer_decoder.maskformer_transformer_decoder import (
-    StandardTransformerDecoder,
 )
 
 

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from detectron2.config import configurable
 from detectron2.layers import Conv2d, ShapeSpec, get_norm
 from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
-from mask2former.modeling.transformer_decoder.position_encoding import PositionEmbeddingSine
-from mask2former.modeling.transformer_decoder.transformer import (
+
+from ..transformer_decoder.position_encoding import PositionEmbeddingSine
+from ..transformer_decoder.transformer import (
     TransformerEncoder,
     TransformerEncoderLayer,
     init_xavier,

@@ -18,7 +18,14 @@ from torch import Tensor, nn
 from detectron2.config import configurable
 from detectron2.layers import Conv2d, ShapeSpec
 from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
-from mask2former.modeling.pixel_decoder.fpn import (
+
+from ..transformer_decoder.position_encoding import PositionEmbeddingSine
+from ..transformer_decoder.transformer import (
+    activation_function,
+    to_map,
+    to_tokens,
+)
+from .fpn import (
     NUM_MULTI_SCALE_FEATURES,
     PixelDecoderOutput,
     features_by_stride,
@@ -26,13 +33,7 @@ from mask2former.modeling.pixel_decoder.fpn import (
     output_conv,
     selected_features,
 )
-from mask2former.modeling.pixel_decoder.ms_deform_attn import MSDeformAttn
-from mask2former.modeling.transformer_decoder.position_encoding import PositionEmbeddingSine
-from mask2former.modeling.transformer_decoder.transformer import (
-    activation_function,
-    to_map,
-    to_tokens,
-)
+from .ms_deform_attn import MSDeformAttn
 
 NORM_GROUPS = 32  # of the group norms after the input projections. [Mask2Former]
 
