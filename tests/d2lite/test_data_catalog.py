@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import detectron2
 from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
 from detectron2.data.datasets import builtin_meta
 from detectron2.data.datasets.builtin_meta import _get_builtin_metadata
@@ -63,6 +64,31 @@ def test_an_unknown_name_suggests_the_nearest_before_listing_all():
     assert "Did you mean: coco_2017_val" in message
     assert "Available datasets are: ade20k_sem_seg_train" in message
     assert message.index("Did you mean") < message.index("Available")
+
+
+@pytest.mark.skipif(not getattr(detectron2, "__d2lite__", False), reason="d2lite's own message")
+@pytest.mark.parametrize(
+    "dataset",
+    [
+        "coco_2017_val",
+        "coco_2017_val_panoptic",
+        "coco_2017_val_panoptic_stuffonly",
+        "ade20k_sem_seg_val",
+        "cityscapes_fine_panoptic_val",
+        "cityscapes_fine_sem_seg_val",
+        "lvis_v1_val",
+        "voc_2007_val",
+    ],
+)
+def test_missing_files_name_the_set_the_path_and_the_variable(dataset, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError) as error:
+        DatasetCatalog.get(dataset)
+    message = str(error.value)
+    assert f"'{dataset}'" in message and "DETECTRON2_DATASETS" in message
+    metadata = MetadataCatalog.get(dataset)
+    roots = ("json_file", "panoptic_json", "sem_seg_root", "image_dir", "dirname")
+    assert any(metadata.get(key) and metadata.get(key) in message for key in roots)
 
 
 def test_metadata_cannot_be_changed_unless_deleted(name):

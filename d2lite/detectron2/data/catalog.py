@@ -42,12 +42,18 @@ class _DatasetCatalog(UserDict):
 
         Raises:
             KeyError: unknown name; the message gives the nearest names first, then all.
+            FileNotFoundError: from the loader; says which data set could not be loaded.
         """
         try:
             loader = self[name]
         except KeyError:
             raise KeyError(self._unknown(name)) from None
-        return loader()
+        try:
+            return loader()
+        except FileNotFoundError as error:
+            if type(error) is not FileNotFoundError or name in str(error):
+                raise
+            raise FileNotFoundError(f"Dataset '{name}' cannot be loaded: {error}") from error
 
     def _unknown(self, name: str) -> str:
         near = difflib.get_close_matches(str(name), list(self), n=3, cutoff=0.6)

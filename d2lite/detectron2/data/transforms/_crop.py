@@ -158,10 +158,9 @@ class RandomCrop_CategoryAreaConstraint(Augmentation):
                 "semantic map (sem_seg_file_name in the records), or set "
                 "INPUT.CROP.SINGLE_CATEGORY_MAX_AREA to 1.0"
             )
-        labels = _countable(sem_seg)
         for _ in range(self._TRIES):
             crop = self.crop_aug._crop_at_random(sem_seg.shape)
-            if self._is_mixed(crop.apply_image(labels)):
+            if self._is_mixed(crop.apply_image(sem_seg)):
                 break
         return crop
 
@@ -172,25 +171,17 @@ class RandomCrop_CategoryAreaConstraint(Augmentation):
         return len(counts) > 1 and counts.max() < counts.sum() * self.single_category_max_area
 
 
-# Labels up to 16 bits are counted in a table, which is some 20 times faster than by sorting.
-_TABLE_SIZE = 1 << 16
-
-
-def _countable(sem_seg: np.ndarray) -> np.ndarray:
-    """The map as uint16 if it holds nothing else (mappers use float64), or as it is."""
-    if sem_seg.dtype in (np.uint8, np.uint16) or sem_seg.size == 0:
-        return sem_seg
-    if not (sem_seg.min() >= 0 and sem_seg.max() < _TABLE_SIZE):
-        return sem_seg
-    small = sem_seg.astype(np.uint16)
-    return small if np.array_equal(small, sem_seg) else sem_seg
-
-
 def _count_labels(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Distinct labels in rising order, and how often each occurs."""
+    small = labels
     if labels.dtype not in (np.uint8, np.uint16):
-        return np.unique(labels, return_counts=True)
-    table = np.bincount(labels.ravel())
+        # Mappers use float64. Labels that fit 16 bits (nearly all) can be counted in a table, which
+        # is faster than sorting; what does not fit compares unequal.
+        with np.errstate(invalid="ignore"):
+            small = labels.astype(np.uint16)
+        if not np.array_equal(small, labels):
+            return np.unique(labels, return_counts=True)
+    table = np.bincount(small.ravel())
     values = np.flatnonzero(table)
     return values, table[values]
 
