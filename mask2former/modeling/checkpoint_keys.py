@@ -1,8 +1,8 @@
 """Converts parameter names of checkpoints older than the current layout, while they are loaded.
 
-In the layout before module version 2 of the heads (published code), the parameters of the pixel
-decoder lay directly under the head. Which layout a state dict has is told by its version metadata,
-which plain dicts and many ``.pkl`` files lack.
+In the layout before module version 2 (published code), the parameters of the pixel decoder lay
+directly under the head, and the masked decoder's ``query_feat`` was called ``static_query``. Which
+layout a state dict has is told by its version metadata, which plain dicts and many ``.pkl`` lack.
 
 Unlike the published loader, names that are current already are left alone whatever the metadata
 says, and names that nobody takes are reported as unexpected.
