@@ -47,6 +47,13 @@ def _scripts(module: str) -> ModuleType:
         ) from error
 
 
+class _NumpyWithIn1d:
+    """numpy with the function that cityscapesscripts (2.3) calls and that numpy 2.4 removed."""
+
+    def __getattr__(self, name: str):
+        return np.isin if name == "in1d" else getattr(np, name)
+
+
 class CityscapesEvaluator(DatasetEvaluator):
     """Common part: the shared temporary folder and the call of the scripts.
 
@@ -86,6 +93,8 @@ class CityscapesEvaluator(DatasetEvaluator):
         if comm.get_rank() > 0:
             return None
         scripts = _scripts(f"evaluation.{self._script}")
+        if not hasattr(np, "in1d"):
+            scripts.np = _NumpyWithIn1d()  # for this module only
         args = scripts.args
         args.predictionPath = os.path.abspath(self._temp_dir)
         args.predictionWalk = None
@@ -131,7 +140,13 @@ class CityscapesInstanceEvaluator(CityscapesEvaluator):
     def _run(self, scripts: ModuleType, args, ground_truth: list[str]) -> OrderedDict:
         args.gtInstancesFile = os.path.join(self._temp_dir, "gtInstances.json")
         predictions = [scripts.getPrediction(path, args) for path in ground_truth]
-        averages = scripts.evaluateImgLists(predictions, ground_truth, args)["averages"]
+        # The steps of the scripts' evaluateImgLists(), which also leaves a matches.json in the
+        # working directory, and with numpy 2.4 fails to.
+        scripts.setInstanceLabels(args)
+        gt_instances = scripts.getGtInstances(ground_truth, args)
+        matches = scripts.matchGtWithPreds(predictions, ground_truth, gt_instances, args)
+        averages = scripts.computeAverages(scripts.evaluateMatches(matches, args), args)
+        scripts.printResults(averages, args)
         return OrderedDict(segm={"AP": averages["allAp"] * 100, "AP50": averages["allAp50%"] * 100})
 
 

@@ -140,6 +140,13 @@ def reduce_param_groups(params: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{"params": parameters, **dict(key)} for key, parameters in merged.items()]
 
 
+class _EqualSteps(StepWithFixedGammaParamScheduler):
+    """fvcore's schedule, which has no value at the very end, where the last step() asks for one."""
+
+    def __call__(self, where: float) -> float:
+        return super().__call__(min(where, 1 - 2 * self.WHERE_EPSILON))
+
+
 def build_lr_scheduler(cfg: CfgNode, optimizer: torch.optim.Optimizer) -> LRScheduler:
     """The schedule ``cfg.SOLVER.LR_SCHEDULER_NAME``, with warm-up.
 
@@ -170,7 +177,7 @@ def build_lr_scheduler(cfg: CfgNode, optimizer: torch.optim.Optimizer) -> LRSche
             )
         multiplier = CosineParamScheduler(1, end_value)
     elif name == "WarmupStepWithFixedGammaLR":
-        multiplier = StepWithFixedGammaParamScheduler(
+        multiplier = _EqualSteps(
             base_value=1.0,
             gamma=solver.GAMMA,
             num_decays=solver.NUM_DECAYS,

@@ -1,0 +1,376 @@
+"""The training loop and its hooks: who is called when, and what they do."""
+
+import json
+import logging
+import re
+
+import pytest
+import torch
+from torch import nn
+
+from detectron2.engine import (
+    AMPTrainer,
+    BestCheckpointer,
+    CallbackHook,
+    EvalHook,
+    HookBase,
+    IterationTimer,
+    LRScheduler,
+    PeriodicWriter,
+    PreciseBN,
+    SimpleTrainer,
+    TrainerBase,
+)
+from detectron2.utils.events import EventStorage, EventWriter
+
+
+class Recorder(HookBase):
+    def __init__(self, name, calls):
+        self.name, self.calls = name, calls
+
+    def _note(self, what):
+        self.calls.append((self.name, what, self.trainer.iter))
+
+    def before_train(self):
+        self._note("before_train")
+
+    def after_train(self):
+        self._note("after_train")
+
+    def before_step(self):
+        self._note("before_step")
+
+    def after_backward(self):
+        self._note("after_backward")
+
+    def after_step(self):
+        self._note("after_step")
+
+
+class LossModel(nn.Module):
+    """Two losses of one weight."""
+
+    def __init__(self, value=1.0):
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor([value]))
+
+    def forward(self, data):
+        return {"loss_a": (self.weight * data).sum(), "loss_b": (self.weight * 2).sum()}
+
+
+def simple_trainer(value=1.0, batches=(1.0, 2.0, 3.0, 4.0), trainer=SimpleTrainer, **kwargs):
+    model = LossModel(value)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    return trainer(model, [torch.tensor([b]) for b in batches], optimizer, **kwargs)
+
+
+class NoStep(TrainerBase):
+    def run_step(self):
+        pass
+
+
+def test_hooks_are_called_in_order_of_registration_around_each_step():
+    calls = []
+    trainer = simple_trainer()
+    trainer.register_hooks([Recorder("a", calls), None, Recorder("b", calls)])
+    trainer.train(2, 4)
+    per_step = ["before_step", "after_backward", "after_step"]
+    expected = [("before_train", 2)]
+    expected += [(what, i) for i in (2, 3) for what in per_step]
+    expected += [("after_train", 4)]
+    assert [(w, i) for n, w, i in calls if n == "a"] == expected
+    assert [n for n, _, _ in calls] == ["a", "b"] * len(expected)
+
+
+def test_after_train_runs_and_the_error_is_logged_when_a_step_fails(caplog):
+    class Failing(TrainerBase):
+        def run_step(self):
+            raise RuntimeError("broken step")
+
+    calls = []
+    trainer = Failing()
+    trainer.register_hooks([Recorder("a", calls)])
+    with pytest.raises(RuntimeError, match="broken step"):
+        trainer.train(0, 3)
+    assert calls[-1] == ("a", "after_train", 0)
+    assert "Exception during training" in caplog.text
+
+
+def test_only_hooks_can_be_registered():
+    with pytest.raises(AssertionError, match="not a HookBase"):
+        NoStep().register_hooks(["text"])
+
+
+def test_a_freed_trainer_is_not_kept_alive_by_its_hooks():
+    hook = HookBase()
+    trainer = NoStep()
+    trainer.register_hooks([hook])
+    del trainer
+    with pytest.raises(ReferenceError):
+        hook.trainer.iter  # noqa: B018
+
+
+def test_hook_states_are_saved_by_class_name_and_unknown_ones_are_reported(caplog):
+    class Stateful(HookBase):
+        value = 5
+
+        def state_dict(self):
+            return {"value": self.value}
+
+        def load_state_dict(self, state):
+            self.value = state["value"]
+
+    trainer = NoStep()
+    trainer.register_hooks([HookBase(), Stateful()])
+    trainer.train(0, 3)
+    state = trainer.state_dict()
+    assert state["iteration"] == 3
+    (name,) = state["hooks"]
+    assert name.endswith("Stateful")
+
+    other, hook = NoStep(), Stateful()
+    hook.value = 0
+    other.register_hooks([hook])
+    other.load_state_dict({**state, "hooks": {**state["hooks"], "Gone": {"x": 1}}})
+    assert (other.iter, hook.value) == (3, 5)
+    assert "Gone" in caplog.text
+
+
+# --- steps ------------------------------------------------------------------------------------
+
+
+def test_a_step_sums_the_losses_and_stores_them():
+    trainer = simple_trainer()
+    trainer.train(0, 1)
+    assert trainer.model.weight.item() == pytest.approx(1 - 0.1 * (1 + 2))
+    latest = {name: value for name, (value, _) in trainer.storage.latest().items()}
+    assert latest["total_loss"] == pytest.approx(3.0)
+    assert (latest["loss_a"], latest["loss_b"]) == pytest.approx((1.0, 2.0))
+    assert {"data_time", "rank_data_time"} <= set(latest)
+
+
+def test_a_model_may_return_one_tensor():
+    trainer = simple_trainer()
+    trainer.model.forward = lambda data: (trainer.model.weight * data).sum()
+    trainer.train(0, 1)
+    assert trainer.storage.latest()["total_loss"][0] == pytest.approx(1.0)
+
+
+def test_a_non_finite_loss_stops_before_the_weights_change():
+    trainer = simple_trainer(batches=[1.0, float("nan")])
+    with pytest.raises(FloatingPointError, match="iteration=1"):
+        trainer.train(0, 2)
+    assert torch.isfinite(trainer.model.weight).all()
+
+
+def test_losses_are_stored_only_every_gather_period():
+    trainer = simple_trainer(gather_metric_period=2)
+    trainer.train(0, 4)
+    iterations = [i for _, i in trainer.storage.history("total_loss").values()]
+    assert iterations == [1, 3]
+
+
+def test_asynchronous_metrics_lose_nothing():
+    trainer = simple_trainer(async_write_metrics=True)
+    trainer.train(0, 4)
+    values = trainer.storage.history("loss_a").values()
+    assert [i for _, i in values] == [0, 1, 2, 3]
+
+
+def test_evaluation_mode_is_noticed():
+    trainer = simple_trainer()
+    trainer.model.eval()
+    with pytest.raises(AssertionError, match="evaluation mode"):
+        trainer.train(0, 1)
+
+
+def test_gradients_are_cleared_between_steps_either_way():
+    for before in (False, True):
+        trainer = simple_trainer(zero_grad_before_forward=before)
+        trainer.train(0, 2)
+        assert trainer.model.weight.grad.item() == pytest.approx(2 + 2)
+
+
+def test_amp_on_a_cpu_trains_and_its_state_travels(caplog):
+    with caplog.at_level(logging.INFO):
+        trainer = simple_trainer(trainer=AMPTrainer)
+    text = caplog.text
+    assert trainer.precision in (torch.float32, torch.bfloat16)
+    assert ("float32" in text) if trainer.precision is torch.float32 else ("bfloat16" in text)
+    trainer.train(0, 1)
+    assert trainer.model.weight.item() == pytest.approx(0.7, abs=1e-2)
+    state = trainer.state_dict()
+    assert set(state) == {"iteration", "optimizer", "grad_scaler"}
+    simple_trainer(trainer=AMPTrainer).load_state_dict(state)
+
+
+def test_amp_runs_the_forward_under_bfloat16_autocast_where_it_is_chosen():
+    trainer = simple_trainer(trainer=AMPTrainer)
+    trainer.precision = torch.bfloat16
+    seen = []
+    linear = nn.Linear(2, 2)
+
+    def forward(data):
+        out = linear(torch.ones(1, 2))
+        seen.append(out.dtype)
+        return out.sum().float() * 0 + trainer.model.weight.sum()
+
+    trainer.model.forward = forward
+    trainer.train(0, 1)
+    assert seen == [torch.bfloat16]
+
+
+@pytest.mark.gpu
+def test_amp_on_a_gpu_scales_and_unscales():
+    model = LossModel().cuda()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    trainer = AMPTrainer(model, [torch.ones(1, device="cuda")] * 3, optimizer)
+    trainer.train(0, 1)
+    assert model.weight.item() == pytest.approx(0.7, abs=1e-2)
+    assert trainer.state_dict()["grad_scaler"]["scale"] > 1
+
+
+# --- hooks ------------------------------------------------------------------------------------
+
+
+def test_iteration_timer_leaves_out_the_warm_up_and_logs_totals(caplog):
+    trainer = NoStep()
+    trainer.register_hooks([IterationTimer(warmup_iter=3)])
+    with caplog.at_level(logging.INFO):
+        trainer.train(10, 16)
+    assert [i for _, i in trainer.storage.history("time").values()] == [13, 14, 15]
+    assert re.search(r"Overall training speed: 3 iterations in .* \([\d.]+ s / it\)", caplog.text)
+    assert "Total training time" in caplog.text
+
+
+def test_periodic_writer_writes_on_schedule_and_closes():
+    class Writer(EventWriter):
+        def __init__(self):
+            self.written, self.closed = [], False
+
+        def write(self):
+            self.written.append(trainer.iter)
+
+        def close(self):
+            self.closed = True
+
+    trainer, writer = NoStep(), Writer()
+    trainer.register_hooks([PeriodicWriter([writer], period=3)])
+    trainer.train(0, 8)
+    assert writer.written == [2, 5, 7, 8]
+    assert writer.closed
+
+
+@pytest.mark.parametrize(("period", "expected"), [(3, [2, 5, 8]), (4, [3, 8]), (0, [8])])
+def test_eval_hook_evaluates_on_schedule_and_once_at_the_end(period, expected):
+    trainer = NoStep()
+    evaluated = []
+
+    def evaluate():
+        evaluated.append(trainer.iter)
+        return {"task": {"AP": 10.0 + trainer.iter}}
+
+    trainer.register_hooks([EvalHook(period, evaluate)])
+    trainer.train(0, 8)
+    assert evaluated == expected
+    assert trainer.storage.latest()["task/AP"] == (18.0, 8)
+    assert not trainer.storage.smoothing_hints()["task/AP"]
+
+
+def test_eval_hook_leaves_a_broken_training_alone():
+    class Failing(TrainerBase):
+        def run_step(self):
+            raise RuntimeError
+
+    evaluated = []
+    trainer = Failing()
+    trainer.register_hooks([EvalHook(0, lambda: evaluated.append(1))])
+    with pytest.raises(RuntimeError):
+        trainer.train(0, 1)
+    assert evaluated == []
+
+
+def test_eval_hook_names_a_metric_that_is_no_number():
+    trainer = NoStep()
+    trainer.register_hooks([EvalHook(1, lambda: {"a": {"b": "text"}})])
+    with pytest.raises(ValueError, match="a/b"):
+        trainer.train(0, 2)
+
+
+def test_lr_hook_stores_the_rate_of_the_step_and_then_advances():
+    trainer = simple_trainer()
+    trainer.scheduler = torch.optim.lr_scheduler.StepLR(trainer.optimizer, 1, gamma=0.5)
+    trainer.register_hooks([LRScheduler()])
+    trainer.train(0, 3)
+    rates = [value for value, _ in trainer.storage.history("lr").values()]
+    assert rates == pytest.approx([0.1, 0.05, 0.025])
+
+
+def test_lr_hook_reports_the_most_common_rate_of_single_parameter_groups():
+    groups = [{"params": [nn.Parameter(torch.zeros(1))], "lr": lr} for lr in (0.01, 0.1, 0.1)]
+    assert LRScheduler.get_best_param_group_id(torch.optim.SGD(groups, lr=1.0)) == 1
+    groups[0]["params"] += [nn.Parameter(torch.zeros(1))]
+    assert LRScheduler.get_best_param_group_id(torch.optim.SGD(groups, lr=1.0)) == 0
+
+
+class FakeCheckpointer:
+    save_to_disk = True
+
+    def __init__(self, save_dir):
+        self.save_dir, self.saved = str(save_dir), []
+
+    def save(self, name, **extra):
+        self.saved.append((name, extra))
+
+
+def run_best(tmp_path, values, start=0, mode="max"):
+    trainer, checkpointer = NoStep(), FakeCheckpointer(tmp_path)
+    evaluate = EvalHook(1, lambda: {"t": {"PQ": values[trainer.iter - start]}})
+    trainer.register_hooks([evaluate, BestCheckpointer(1, checkpointer, "t/PQ", mode)])
+    trainer.train(start, start + len(values) - 1)
+    return [extra["iteration"] for _, extra in checkpointer.saved]
+
+
+def test_best_checkpointer_saves_improvements_only(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    values = [1.0, 3.0, 2.0, float("nan"), 4.0]
+    assert run_best(tmp_path / "a", values) == [0, 1, 4]
+    assert run_best(tmp_path / "b", values, mode="min") == [0]
+
+
+def test_best_checkpointer_remembers_the_best_when_resumed(tmp_path):
+    run_best(tmp_path, [5.0, 0.0, 1.0])  # the last step is evaluated once, after training
+    assert json.loads((tmp_path / "model_best.json").read_text())["value"] == 5.0
+    assert run_best(tmp_path, [4.0, 0.0, 6.0], start=2) == [4]
+
+
+def test_best_checkpointer_says_which_metrics_there_are(tmp_path, caplog):
+    trainer = NoStep()
+    trainer.register_hooks([BestCheckpointer(1, FakeCheckpointer(tmp_path), "nope/PQ")])
+    trainer.train(0, 2)
+    assert "nope/PQ" in caplog.text
+
+
+def test_precise_bn_replaces_the_running_statistics():
+    model = nn.Sequential(nn.BatchNorm1d(2))
+    model.train()
+    batches = [torch.tensor([[1.0, 10.0], [3.0, 30.0]])] * 4
+    trainer = NoStep()
+    trainer.register_hooks([PreciseBN(0, model, batches, num_iter=4)])
+    trainer.train(0, 1)
+    assert model[0].running_mean.tolist() == pytest.approx([2.0, 20.0])
+
+
+def test_callback_hook_calls_with_the_trainer():
+    seen = []
+    trainer = NoStep()
+    trainer.register_hooks([CallbackHook(before_step=lambda t: seen.append(t.iter))])
+    trainer.train(0, 2)
+    assert seen == [0, 1]
+
+
+def test_write_metrics_can_be_called_directly():
+    with EventStorage(7) as storage:
+        SimpleTrainer.write_metrics({"loss": torch.tensor(2.0)}, 0.5, cur_iter=7, prefix="x/")
+    assert storage.latest()["x/total_loss"] == (2.0, 7)

@@ -1,0 +1,146 @@
+"""Evaluators that need packages of their own: what works without, and what is said."""
+
+import builtins
+import importlib.util
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from detectron2.data import MetadataCatalog
+from detectron2.evaluation import (
+    CityscapesInstanceEvaluator,
+    CityscapesSemSegEvaluator,
+    COCOPanopticEvaluator,
+    LVISEvaluator,
+)
+from detectron2.structures import Instances
+
+
+def missing(package):
+    return importlib.util.find_spec(package) is None
+
+
+@pytest.fixture
+def metadata():
+    name = "eval_other_set"
+    meta = MetadataCatalog.get(name).set(
+        thing_dataset_id_to_contiguous_id={11: 0},
+        stuff_dataset_id_to_contiguous_id={22: 1},
+        thing_classes=["car"],
+        label_divisor=1000,
+        json_file="nowhere.json",
+        gt_dir="nowhere",
+    )
+    yield meta
+    MetadataCatalog.remove(name)
+
+
+@pytest.fixture
+def nothing_installed(monkeypatch):
+    real = builtins.__import__
+
+    def refuse(name, *args, **kwargs):
+        if name.split(".")[0] in ("panopticapi", "lvis"):
+            raise ModuleNotFoundError(f"No module named '{name}'", name=name.split(".")[0])
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", refuse)
+
+
+def decoded(prediction):
+    rgb = np.asarray(Image.open(io.BytesIO(prediction["png_string"]))).astype(int)
+    return rgb @ [1, 256, 65536]
+
+
+def test_panoptic_predictions_keep_ids_and_get_dataset_categories(metadata):
+    evaluator = COCOPanopticEvaluator(metadata.name)
+    evaluator.reset()
+    seg = torch.tensor([[0, 1], [70000, 1]], dtype=torch.int32)
+    infos = [
+        {"id": 1, "isthing": True, "category_id": 0},
+        {"id": 70000, "isthing": False, "category_id": 1},
+    ]
+    evaluator.process(
+        [{"file_name": "a/b/img.jpg", "image_id": 4}], [{"panoptic_seg": (seg, infos)}]
+    )
+    (prediction,) = evaluator._predictions
+    assert (prediction["file_name"], prediction["image_id"]) == ("img.png", 4)
+    assert decoded(prediction).tolist() == seg.tolist()
+    assert prediction["segments_info"] == [
+        {"id": 1, "category_id": 11},
+        {"id": 70000, "category_id": 22},
+    ]
+
+
+def test_panoptic_labels_without_segments_are_split(metadata):
+    evaluator = COCOPanopticEvaluator(metadata.name)
+    evaluator.reset()
+    labels = torch.tensor([[-1, 3], [1000, 1000]])
+    evaluator.process([{"file_name": "x.jpg", "image_id": 1}], [{"panoptic_seg": (labels, None)}])
+    (prediction,) = evaluator._predictions
+    assert decoded(prediction).tolist() == [[0, 4], [1001, 1001]]
+    assert [s["category_id"] for s in prediction["segments_info"]] == [11, 22]
+
+
+def test_panoptic_evaluation_says_what_to_install(metadata, nothing_installed):
+    evaluator = COCOPanopticEvaluator(metadata.name)
+    evaluator.reset()
+    with pytest.raises(ModuleNotFoundError, match=r"pip install.*panopticapi"):
+        evaluator.evaluate()
+
+
+def test_lvis_says_what_to_install(metadata, nothing_installed):
+    with pytest.raises(ModuleNotFoundError, match="pip install lvis"):
+        LVISEvaluator(metadata.name)
+
+
+@pytest.mark.skipif(not missing("cityscapesscripts"), reason="cityscapesscripts is installed")
+@pytest.mark.parametrize("kind", [CityscapesInstanceEvaluator, CityscapesSemSegEvaluator])
+def test_cityscapes_says_what_to_install(metadata, kind):
+    evaluator = kind(metadata.name)
+    evaluator.reset()
+    with pytest.raises(ModuleNotFoundError, match="pip install cityscapesscripts"):
+        evaluator.process([], [])
+
+
+@pytest.fixture
+def cityscapes(metadata, tmp_path):
+    """One image with a road and two cars, as Cityscapes stores its ground truth."""
+    pytest.importorskip("cityscapesscripts")
+    ids = np.full((20, 30), 7, np.uint8)
+    ids[2:10, 2:12] = ids[12:18, 15:28] = 26
+    instances = ids.astype(np.uint16)
+    instances[2:10, 2:12], instances[12:18, 15:28] = 26000, 26001
+    (tmp_path / "aachen").mkdir()
+    stem = "aachen_000000_000019"
+    Image.fromarray(ids).save(tmp_path / "aachen" / f"{stem}_gtFine_labelIds.png")
+    Image.fromarray(instances).save(tmp_path / "aachen" / f"{stem}_gtFine_instanceIds.png")
+    del metadata.gt_dir
+    metadata.gt_dir = str(tmp_path)
+    return metadata, {"file_name": f"x/{stem}_leftImg8bit.png"}, ids, instances
+
+
+def test_cityscapes_semantic_scores_on_cpu(cityscapes):
+    metadata, record, ids, _ = cityscapes
+    scores = torch.zeros(19, *ids.shape)
+    scores[0][torch.from_numpy(ids == 7)] = 1  # train ids: road 0, car 13
+    scores[13][torch.from_numpy(ids == 26)] = 1
+    evaluator = CityscapesSemSegEvaluator(metadata.name)
+    evaluator.reset()
+    evaluator.process([record], [{"sem_seg": scores}])
+    assert evaluator.evaluate()["sem_seg"]["IoU"] == pytest.approx(100)
+
+
+def test_cityscapes_instance_scores_on_cpu(cityscapes):
+    metadata, record, _, instances = cityscapes
+    found = Instances(instances.shape)
+    found.pred_masks = torch.from_numpy(np.stack([instances == 26000, instances == 26001]))
+    found.scores, found.pred_classes = torch.tensor([0.9, 0.8]), torch.tensor([0, 0])
+    evaluator = CityscapesInstanceEvaluator(metadata.name)
+    evaluator.reset()
+    evaluator.process([record], [{"instances": found}])
+    # Only the class "car" occurs; the averages leave the others out.
+    assert evaluator.evaluate()["segm"] == pytest.approx({"AP": 100, "AP50": 100})
