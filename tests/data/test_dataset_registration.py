@@ -21,6 +21,8 @@ EXPECTED = json.loads(FIXTURE.read_text())
 
 
 def digest(value) -> list:
+    if isinstance(value, dict):
+        value = {str(k): v for k, v in value.items()}
     text = json.dumps(value, sort_keys=True)
     return [len(value), hashlib.sha1(text.encode()).hexdigest()[:12]]
 

@@ -36,7 +36,7 @@ def example(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarra
     coarse = rng.integers(0, 9, (height // 9 + 1, width // 9 + 1))
     labels = coarse.repeat(9, 0).repeat(9, 1)[:height, :width].astype(np.uint8)
     labels[:4] = 255
-    ids = labels.astype(np.int32) * 70001 + 3
+    ids = labels.astype(np.int32) * 60001 + 3
     rgb = np.stack([ids & 255, (ids >> 8) & 255, (ids >> 16) & 255], -1).astype(np.uint8)
     return image, labels, ids, rgb
 

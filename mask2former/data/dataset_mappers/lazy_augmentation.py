@@ -34,7 +34,7 @@ _SIZE_ONLY = (
 _PLAIN_TRANSFORMS = (ColorAugSSDTransform, T.NoOpTransform, T.HFlipTransform, T.VFlipTransform)
 
 
-class _StandIn(T.AugInput):
+class StandIn(T.AugInput):
     """Answers `image` with a weightless array of the current size and remembers transforms."""
 
     def __init__(self, shape: tuple[int, ...], labels: np.ndarray | None) -> None:
@@ -139,7 +139,7 @@ def augment(augmentations: list, image: np.ndarray, sem_seg: np.ndarray | None =
         sem_seg: label map [H, W] that augmentations may look at.
     """
     if image.dtype == np.uint8 and image.ndim == 3 and all(map(_is_size_only, augmentations)):
-        stand_in = _StandIn(image.shape, sem_seg)
+        stand_in = StandIn(image.shape, sem_seg)
         T.AugmentationList(augmentations)(stand_in)
         transforms = T.TransformList(stand_in.steps)
         return Augmented(render_image(image, stand_in.steps), transforms, image.shape[:2])
