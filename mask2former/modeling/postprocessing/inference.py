@@ -132,7 +132,7 @@ def _run(tasks: dict[str, Task], masks: Tensor, frame: Frame | None) -> None:
     for rows, logits in strips(masks, frame):
         probs = logits.sigmoid()
         for task, pick in zip(tasks.values(), picks):
-            task.add(rows, probs if pick is None else probs[pick])
+            task.add(rows, probs if pick is None else probs.index_select(0, pick))
 
 
 def _finish(tasks: list[dict[str, Task]]) -> list[dict]:

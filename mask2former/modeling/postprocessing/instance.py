@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from detectron2.structures import Boxes, Instances
@@ -42,8 +43,8 @@ class InstanceTask:
         """Takes some rows of the mask probabilities of ``queries``, [M, rows, W]."""
         masks = probs > 0.5
         self.masks[:, rows] = masks
-        self.areas += masks.sum((1, 2))
-        self.confidence += (probs * masks).sum((1, 2))
+        self.areas += masks.sum((1, 2), dtype=torch.int32)
+        self.confidence += F.threshold(probs, 0.5, 0.0).sum((1, 2))
 
     def finish(self) -> Instances:
         """Fields pred_masks (float 0 or 1, [N, H, W]), pred_boxes, scores, pred_classes."""
@@ -52,7 +53,7 @@ class InstanceTask:
         order = scores.argsort(descending=True)
         ranks = self.ranks[order]
         result = Instances(self.size)
-        result.pred_masks = self.masks[ranks].to(scores.dtype)
+        result.pred_masks = self.masks.index_select(0, ranks).to(scores.dtype)
         result.pred_boxes = Boxes(tight_boxes(self.masks)[ranks])
         result.scores = scores[order]
         result.pred_classes = self.classes[order]
@@ -68,13 +69,14 @@ def tight_boxes(masks: Tensor) -> Tensor:
     Returns:
         float32 [N, 4] as (x0, y0, x1, y1), the far edges exclusive; zeros for an empty mask.
     """
-    x0, x1 = _extent(masks.any(1))
-    y0, y1 = _extent(masks.any(2))
+    masks = masks.view(torch.uint8)  # whose maximum is much faster than any() of bool
+    x0, x1 = _extent(masks.amax(1))
+    y0, y1 = _extent(masks.amax(2))
     return torch.stack([x0, y0, x1, y1], 1).float()
 
 
 def _extent(occupied: Tensor) -> tuple[Tensor, Tensor]:
-    """Half-open range of the True values in each row of [N, L]; (0, 0) where there are none."""
+    """Half-open range of the ones in each row of [N, L]; (0, 0) where there are none."""
     length = occupied.shape[1]
     position = torch.arange(1, length + 1, device=occupied.device)
     stop = (occupied * position).amax(1)

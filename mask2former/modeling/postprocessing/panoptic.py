@@ -49,7 +49,7 @@ class PanopticTask:
         """Takes some rows of the mask probabilities of ``queries``, [N, rows, W]."""
         if not len(self.classes):
             return
-        winner = (probs * self.scores).argmax(0, keepdim=True)  # [1, rows, W]
+        winner = (probs * self.scores).max(0, keepdim=True).indices  # [1, rows, W]
         foreground = probs >= 0.5
         inside = foreground.gather(0, winner)
         winner, inside = winner[0], inside[0]
@@ -57,7 +57,7 @@ class PanopticTask:
         self.winner[rows] = winner.to(self.winner.dtype)
         self.inside[rows] = inside
         ranks = winner.flatten()
-        self.areas[0] += foreground.flatten(1).sum(1)
+        self.areas[0] += foreground.sum((1, 2), dtype=torch.int32)
         self.areas[1].scatter_add_(0, ranks, torch.ones_like(ranks))
         self.areas[2].scatter_add_(0, ranks, inside.flatten().long())
 

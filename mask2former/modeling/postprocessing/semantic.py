@@ -1,5 +1,6 @@
 """Semantic segmentation from mask classification (MaskFormer, section 3.4)."""
 
+import torch
 from torch import Tensor
 
 from .resize import Size
@@ -21,8 +22,9 @@ class SemanticTask:
 
     def add(self, rows: slice, probs: Tensor) -> None:
         """Takes some rows of all mask probabilities, [Q, rows, W]."""
-        scores = self.by_class @ probs.flatten(1)  # [K, rows * W]
-        self.scores[:, rows] = scores.unflatten(1, probs.shape[1:])
+        width = probs.shape[2]
+        here = self.scores.flatten(1)[:, rows.start * width : rows.stop * width]
+        torch.mm(self.by_class, probs.flatten(1), out=here)  # [K, rows * W]
 
     def finish(self) -> Tensor:
         """float [K, H, W]."""
