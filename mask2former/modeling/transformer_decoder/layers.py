@@ -14,7 +14,7 @@ class _ResidualBlock(nn.Module):
 
     def __init__(self, d_model: int, normalize_before: bool) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(d_model)
+        self.d_model = d_model
         self.normalize_before = normalize_before
 
     def _residual(self, x: Tensor, branch: Callable[[Tensor], Tensor]) -> Tensor:
@@ -22,7 +22,9 @@ class _ResidualBlock(nn.Module):
             return x + branch(self.norm(x))
         return self.norm(x + branch(x))
 
-    def _reset_parameters(self) -> None:
+    def _finish(self) -> None:
+        # The norm is registered last, as published: parameter order is optimizer group order.
+        self.norm = nn.LayerNorm(self.d_model)
         for parameter in self.parameters():
             if parameter.dim() > 1:
                 nn.init.xavier_uniform_(parameter)
@@ -37,7 +39,7 @@ class SelfAttentionLayer(_ResidualBlock):
         super().__init__(d_model, normalize_before)
         self.self_attn = MultiheadAttention(d_model, nhead, dropout=dropout)
         self.dropout = nn.Dropout(dropout)
-        self._reset_parameters()
+        self._finish()
 
     def forward(self, queries: Tensor, query_pos: Tensor) -> Tensor:
         def branch(x: Tensor) -> Tensor:
@@ -56,7 +58,7 @@ class CrossAttentionLayer(_ResidualBlock):
         super().__init__(d_model, normalize_before)
         self.multihead_attn = MultiheadAttention(d_model, nhead, dropout=dropout)
         self.dropout = nn.Dropout(dropout)
-        self._reset_parameters()
+        self._finish()
 
     def forward(
         self,
@@ -91,7 +93,7 @@ class FFNLayer(_ResidualBlock):
         self.linear1 = nn.Linear(d_model, dim_feedforward)
         self.dropout = nn.Dropout(dropout)
         self.linear2 = nn.Linear(dim_feedforward, d_model)
-        self._reset_parameters()
+        self._finish()
 
     def forward(self, queries: Tensor) -> Tensor:
         return self._residual(
