@@ -3,6 +3,7 @@
 import builtins
 import importlib.util
 import io
+import json
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from detectron2.evaluation import (
     COCOPanopticEvaluator,
     LVISEvaluator,
 )
-from detectron2.structures import Instances
+from detectron2.structures import Boxes, Instances
 
 
 def missing(package):
@@ -110,10 +111,10 @@ def test_cityscapes_says_what_to_install(metadata, kind):
 def cityscapes(metadata, tmp_path):
     """One image with a road and two cars, as Cityscapes stores its ground truth."""
     pytest.importorskip("cityscapesscripts")
-    ids = np.full((20, 30), 7, np.uint8)
-    ids[2:10, 2:12] = ids[12:18, 15:28] = 26
+    ids = np.full((40, 60), 7, np.uint8)  # cars below 100 pixels would not count
+    ids[4:20, 4:24] = ids[24:36, 30:56] = 26
     instances = ids.astype(np.uint16)
-    instances[2:10, 2:12], instances[12:18, 15:28] = 26000, 26001
+    instances[4:20, 4:24], instances[24:36, 30:56] = 26000, 26001
     (tmp_path / "aachen").mkdir()
     stem = "aachen_000000_000019"
     Image.fromarray(ids).save(tmp_path / "aachen" / f"{stem}_gtFine_labelIds.png")
@@ -144,3 +145,44 @@ def test_cityscapes_instance_scores_on_cpu(cityscapes):
     evaluator.process([record], [{"instances": found}])
     # Only the class "car" occurs; the averages leave the others out.
     assert evaluator.evaluate()["segm"] == pytest.approx({"AP": 100, "AP50": 100})
+
+
+def test_lvis_scores_with_todays_numpy(tmp_path):
+    pytest.importorskip("lvis")
+    mask = np.zeros((64, 80), np.uint8)
+    mask[10:40, 10:30] = 1
+    polygon = [10, 10, 30, 10, 30, 40, 10, 40]
+    image = {"id": 1, "height": 64, "width": 80}
+    content = {
+        "images": [{**image, "neg_category_ids": [], "not_exhaustive_category_ids": []}],
+        "categories": [{"id": 1, "name": "cat", "frequency": "f"}],
+        "annotations": [
+            {
+                "id": 1,
+                "image_id": 1,
+                "category_id": 1,
+                "bbox": [10, 10, 20, 30],
+                "area": 600,
+                "segmentation": [polygon],
+            }
+        ],
+    }
+    path = tmp_path / "lvis.json"
+    path.write_text(json.dumps(content))
+    name = "eval_lvis_set"
+    MetadataCatalog.get(name).set(json_file=str(path), thing_classes=["cat"])
+    evaluator = LVISEvaluator(name, output_dir=str(tmp_path))
+    evaluator.reset()
+    found = Instances(
+        (64, 80),
+        pred_boxes=Boxes(torch.tensor([[10.0, 10, 30, 40]])),
+        scores=torch.tensor([0.9]),
+        pred_classes=torch.tensor([0]),
+        pred_masks=torch.from_numpy(mask)[None],
+    )
+    evaluator.process([{"image_id": 1}], [{"instances": found}])
+    results = evaluator.evaluate()
+    MetadataCatalog.remove(name)
+    assert results["segm"]["AP"] == pytest.approx(100)
+    assert results["bbox"]["APf"] == pytest.approx(100)
+    assert (tmp_path / "lvis_instances_results.json").exists()

@@ -21,6 +21,7 @@ from detectron2.data import MetadataCatalog
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 
+from ._old_numpy import give_old_numpy
 from .evaluator import DatasetEvaluator
 
 __all__ = [
@@ -45,13 +46,6 @@ def _scripts(module: str) -> ModuleType:
             "Evaluation on Cityscapes needs cityscapesscripts: pip install cityscapesscripts",
             name=error.name,
         ) from error
-
-
-class _NumpyWithIn1d:
-    """numpy with the function that cityscapesscripts (2.3) calls and that numpy 2.4 removed."""
-
-    def __getattr__(self, name: str):
-        return np.isin if name == "in1d" else getattr(np, name)
 
 
 class CityscapesEvaluator(DatasetEvaluator):
@@ -93,8 +87,7 @@ class CityscapesEvaluator(DatasetEvaluator):
         if comm.get_rank() > 0:
             return None
         scripts = _scripts(f"evaluation.{self._script}")
-        if not hasattr(np, "in1d"):
-            scripts.np = _NumpyWithIn1d()  # for this module only
+        give_old_numpy(scripts)
         args = scripts.args
         args.predictionPath = os.path.abspath(self._temp_dir)
         args.predictionWalk = None
@@ -147,7 +140,12 @@ class CityscapesInstanceEvaluator(CityscapesEvaluator):
         matches = scripts.matchGtWithPreds(predictions, ground_truth, gt_instances, args)
         averages = scripts.computeAverages(scripts.evaluateMatches(matches, args), args)
         scripts.printResults(averages, args)
-        return OrderedDict(segm={"AP": averages["allAp"] * 100, "AP50": averages["allAp50%"] * 100})
+        return OrderedDict(
+            segm={
+                "AP": float(averages["allAp"]) * 100,
+                "AP50": float(averages["allAp50%"]) * 100,
+            }
+        )
 
 
 class CityscapesSemSegEvaluator(CityscapesEvaluator):

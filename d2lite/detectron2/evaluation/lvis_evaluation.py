@@ -17,6 +17,7 @@ from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 from detectron2.utils.logger import create_small_table
 
+from ._old_numpy import give_old_numpy
 from .coco_evaluation import instances_to_coco_json
 from .evaluator import DatasetEvaluator
 
@@ -41,12 +42,14 @@ def _import_lvis():
     """The package, which only this evaluator needs."""
     try:
         import lvis
+        import lvis.eval
     except ModuleNotFoundError as error:
         if error.name != "lvis":
             raise
         raise ModuleNotFoundError(
             "Evaluation on LVIS needs the lvis package: pip install lvis", name="lvis"
         ) from error
+    give_old_numpy(lvis.eval)
     return lvis
 
 
