@@ -22,6 +22,7 @@ def start(rank: int, work, folder: str, world_size: int) -> None:
     dist.init_process_group("gloo", init_method=store, rank=rank, world_size=world_size)
     try:
         work(rank, Path(folder))
+        dist.barrier()  # a process that leaves early takes the store with it
     finally:
         dist.destroy_process_group()
 

@@ -208,7 +208,7 @@ def _dashes(points: np.ndarray, style: str) -> list[np.ndarray]:
     """Cuts a path into dashes ("--", "-.") or dots (":"), in pixels of the image; "-" keeps it."""
     if style == "-":
         return [points]
-    on, off = {":": (1.0, 3.0)}.get(style, (6.0, 4.0))
+    on, off = {":": (1.0, 4.0)}.get(style, (8.0, 6.0))
     pieces = []
     for start, end in itertools.pairwise(points):
         length = float(np.linalg.norm(end - start))
