@@ -1,5 +1,6 @@
 """The synthetic set: repeatable, complete, consistent between its three ground truths."""
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -155,17 +156,35 @@ def test_a_mask_with_a_hole_is_run_length_encoded_and_others_are_polygons():
     assert set(encode_mask(mask)) == {"size", "counts"}
 
 
-def test_the_script_makes_a_set_and_then_says_it_is_there(tmp_path):
-    command = [sys.executable, str(SCRIPT), "--output", str(tmp_path / "shapes"), "--train", "2"]
-    command += ["--val", "1", "--max-side", "64", "--min-side", "48", "--workers", "1", "--quiet"]
-    first = subprocess.run(command, capture_output=True, text=True, check=True)
-    second = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert "Wrote 2 + 1 pictures" in first.stdout
-    assert "already" in second.stdout
+def run_script(*arguments: str) -> int:
+    spec = importlib.util.spec_from_file_location("prepare_shapes", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.main(list(arguments))
 
 
-def test_the_script_reports_bad_arguments_with_a_non_zero_exit(tmp_path):
-    command = [sys.executable, str(SCRIPT), "--output", str(tmp_path / "shapes"), "--train", "0"]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert result.returncode == 1
-    assert "train must be at least 1" in result.stderr
+def test_the_script_makes_a_set_and_then_says_it_is_there(tmp_path, capsys):
+    output = str(tmp_path / "shapes")
+    arguments = ["--output", output, "--train", "2", "--val", "1", "--workers", "1", "--quiet"]
+    assert run_script(*arguments) == 0
+    assert f"Wrote 2 + 1 pictures to {output}" in capsys.readouterr().out
+    assert run_script(*arguments) == 0
+    assert "already" in capsys.readouterr().out
+
+
+def test_the_script_writes_where_the_variable_points(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    run_script("--train", "1", "--val", "1", "--workers", "1", "--quiet")
+    assert (tmp_path / "shapes" / "manifest.json").is_file()
+
+
+def test_the_script_reports_bad_arguments_with_a_non_zero_exit(tmp_path, capsys):
+    assert run_script("--output", str(tmp_path / "shapes"), "--train", "0") == 1
+    assert "train must be at least 1" in capsys.readouterr().err
+
+
+def test_the_script_explains_itself():
+    command = [sys.executable, str(SCRIPT), "--help"]
+    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "examples:" in text
+    assert "--seed" in text

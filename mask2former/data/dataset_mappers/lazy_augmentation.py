@@ -57,7 +57,8 @@ class StandIn(T.AugInput):
         for step in flatten(tfm):
             self.steps.append(step)
             self._shape = shape_after(step, self._shape)
-            self._indices.apply(step)
+            if self._labels is not None:
+                self._indices.apply(step)
 
 
 def flatten(tfm: T.Transform) -> list[T.Transform]:
