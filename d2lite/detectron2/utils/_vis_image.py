@@ -174,13 +174,13 @@ class VisImage:
         new = np.asarray(color, dtype=np.float32) * 255
         table = np.clip(old * (1 - alpha) + new * alpha + 0.5, 0, 255).astype(np.uint8)
         painted = cv2.LUT(target, table[:, None, :])
-        full = coverage == 255
-        partial = np.nonzero((coverage > 0) & ~full)
-        if len(partial[0]):
+        edges = cv2.inRange(coverage, 1, 254)
+        if cv2.countNonZero(edges):
+            partial = np.nonzero(edges)
             weight = coverage[partial][:, None].astype(np.float32) / 255
             mixed = target[partial] * (1 - weight) + painted[partial] * weight
-            target[partial] = (mixed + 0.5).astype(np.uint8)
-        np.copyto(target, painted, where=full[..., None])
+            painted[partial] = (mixed + 0.5).astype(np.uint8)
+        target[:] = cv2.copyTo(painted, coverage, target)
 
 
 def _bytes(color: tuple) -> tuple[int, int, int]:

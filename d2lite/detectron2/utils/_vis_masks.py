@@ -46,12 +46,17 @@ def label_anchor(region: Region) -> list[tuple[float, float]]:
     rings and bows, the point that is farthest from the part's border. Very large further parts
     get a point of their own.
     """
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(region.mask, connectivity=8)
+    # A coarser grid will do for large regions, unless they are too thin to be seen on it.
+    step = max(1, min(region.mask.shape) // 200)
+    mask = np.ascontiguousarray(region.mask[step // 2 :: step, step // 2 :: step])
+    if step > 1 and not mask.any():
+        step, mask = 1, region.mask
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
     if count <= 1:
         return []
     areas = stats[1:, cv2.CC_STAT_AREA]
     largest = int(areas.argmax())
-    chosen = [largest] + [i for i, a in enumerate(areas) if i != largest and a > 120_000]
+    chosen = [largest] + [i for i, a in enumerate(areas) if i != largest and a * step**2 > 120_000]
     points = []
     for index in chosen:
         x0, y0, w, h, area = stats[index + 1]
@@ -63,7 +68,8 @@ def label_anchor(region: Region) -> list[tuple[float, float]]:
             padded = cv2.copyMakeBorder(part.astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT)
             distance = cv2.distanceTransform(padded, cv2.DIST_L2, 3)[1:-1, 1:-1]
             y, x = np.unravel_index(int(distance.argmax()), distance.shape)
-        points.append((float(region.x + x0 + x + 0.5), float(region.y + y0 + y + 0.5)))
+        x, y = (int(x0 + x) * step + step // 2, int(y0 + y) * step + step // 2)
+        points.append((region.x + x + 0.5, region.y + y + 0.5))
     return points
 
 
