@@ -68,10 +68,7 @@ def build_library(device: str, target: Path) -> bool:
     try:
         how = _build_cpu(target) if device == "cpu" else _build_cuda(target)
     except NotBuilt as reason:
-        _say(
-            f"{name} kernels NOT built: {reason}. Multi-scale deformable attention on "
-            f"{name} will use the slower PyTorch path."
-        )
+        _say(f"{name} kernels NOT built: {reason}. On {name} the slower PyTorch path will be used.")
         return False
     _say(f"{name} kernels built ({how}): {target}")
     return True
@@ -117,7 +114,7 @@ def _cpp_compiler() -> list[str]:
 def _build_cuda(target: Path) -> str:
     home = os.environ.get("CUDA_HOME")
     if not home:
-        raise NotBuilt("CUDA_HOME is not set")
+        raise NotBuilt("CUDA_HOME is not set (of interest with an NVIDIA GPU only)")
     nvcc = Path(home) / "bin" / "nvcc"
     if not nvcc.exists():
         raise NotBuilt(f"CUDA_HOME is {home}, but there is no {nvcc}")

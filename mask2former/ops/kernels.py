@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+import warnings
 from collections.abc import Sequence
 
 import torch
@@ -117,7 +118,19 @@ def cuda_forward(
 def cuda_backward(
     grad_output: Tensor, value: Tensor, shapes: Sequence[int], locations: Tensor, attention: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of value, locations and attention; those of values are added in varying order."""
+    """Gradients of value, locations and attention; those of values are added in varying order.
+
+    Raises:
+        RuntimeError: if torch was told to use deterministic algorithms only.
+    """
+    if torch.are_deterministic_algorithms_enabled():
+        message = (
+            "ms_deform_attn's backward pass on CUDA is not deterministic (atomic additions); run "
+            "without torch.use_deterministic_algorithms, or with warn_only=True"
+        )
+        if not torch.is_deterministic_algorithms_warn_only_enabled():
+            raise RuntimeError(message)
+        warnings.warn(message, stacklevel=2)
     value, locations, attention = value.contiguous(), locations.contiguous(), attention.contiguous()
     grad_output = grad_output.to(locations.dtype).contiguous()
     # Many samples add to one value: the sum is kept in full precision and rounded once.

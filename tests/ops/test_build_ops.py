@@ -1,0 +1,95 @@
+"""build_ops.py: kernels where a compiler is at hand, one clear line and no failure elsewhere."""
+
+import ctypes
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def build_ops():
+    spec = importlib.util.spec_from_file_location("build_ops", ROOT / "build_ops.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_without_a_compiler_it_says_so_and_goes_on(build_ops, monkeypatch, tmp_path, capsys):
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert not build_ops.build_library("cpu", tmp_path / "x.so")
+    line = capsys.readouterr().out
+    assert "CPU kernels NOT built: no C++ compiler was found" in line
+    assert "slower PyTorch path" in line
+
+
+def test_a_compiler_that_fails_leaves_what_was_there(build_ops, monkeypatch, tmp_path, capsys):
+    compiler = tmp_path / "compiler"
+    compiler.write_text("#!/bin/sh\necho 'x.cpp:1: error: no luck' >&2\nexit 1\n")
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CXX", str(compiler))
+    target = tmp_path / "x.so"
+    target.write_text("the one before")
+    assert not build_ops.build_library("cpu", target)
+    assert "x.cpp:1: error: no luck" in capsys.readouterr().out
+    assert target.read_text() == "the one before"
+
+
+def test_setup_succeeds_when_nothing_can_be_built(tmp_path):
+    command = [sys.executable, "setup.py", "build_ext", "--build-lib", str(tmp_path / "lib")]
+    command += ["--build-temp", str(tmp_path / "temp")]
+    environment = {**os.environ, "CXX": "false", "CUDA_HOME": str(tmp_path)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "CPU kernels NOT built: false failed" in done.stdout
+    assert f"CUDA kernels NOT built: CUDA_HOME is {tmp_path}, but there is no" in done.stdout
+    assert not list(tmp_path.rglob("*.so"))
+
+
+@pytest.mark.slow
+def test_a_compiler_at_hand_builds_a_library_that_loads(build_ops, tmp_path, capsys):
+    target = tmp_path / "kernels.so"
+    if not build_ops.build_library("cpu", target):
+        pytest.skip(capsys.readouterr().out)
+    assert ctypes.CDLL(str(target)).mask2former_cpu_abi() > 0
+
+
+@pytest.mark.slow
+def test_the_cuda_kernels_compile(build_ops, monkeypatch, tmp_path, capsys):
+    """Wherever there is a toolkit, GPU or not."""
+    homes = [Path(os.environ.get("CUDA_HOME", "/nowhere")), *Path("/usr/local").glob("cuda*")]
+    homes = [home for home in homes if (home / "bin" / "nvcc").exists()]
+    if not homes:
+        pytest.skip("no CUDA toolkit (nvcc)")
+    monkeypatch.setenv("CUDA_HOME", str(homes[0]))
+    monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", "9.0")
+    target = tmp_path / "kernels.so"
+    assert build_ops.build_library("cuda", target), capsys.readouterr().out
+    assert ctypes.CDLL(str(target)).mask2former_cuda_abi() > 0
+
+
+@pytest.mark.parametrize(
+    "wanted,expected",
+    [
+        ("9.0", [("90", False)]),
+        ("8.0;9.0+PTX", [("80", False), ("90", True)]),
+        ("7.5 9.0a", [("75", False), ("90a", False)]),
+    ],
+)
+def test_torchs_list_of_architectures_is_understood(build_ops, monkeypatch, wanted, expected):
+    monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", wanted)
+    assert build_ops._cuda_architectures(Path("nvcc")) == expected
+
+
+def test_an_architecture_that_is_none_is_named(build_ops, monkeypatch):
+    monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", "Hopper")
+    with pytest.raises(
+        build_ops.NotBuilt, match=r"TORCH_CUDA_ARCH_LIST is 'Hopper'.*8\.0;9\.0\+PTX"
+    ):
+        build_ops._cuda_architectures(Path("nvcc"))
