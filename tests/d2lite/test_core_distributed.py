@@ -1,6 +1,8 @@
 """Two CPU processes: communication, synchronised norms, and checkpoints under DDP."""
 
 import os
+import traceback
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -16,19 +18,38 @@ from detectron2.layers import get_norm
 from detectron2.utils import comm
 
 
-def start(rank: int, work, folder: str, world_size: int) -> None:
+def start(rank: int, folder: str) -> None:
+    """One of two processes: does everything in turn and writes down what failed."""
     torch.set_num_threads(1)
-    store = f"file://{folder}/store"  # no port to collide with
-    dist.init_process_group("gloo", init_method=store, rank=rank, world_size=world_size)
+    dist.init_process_group(
+        "gloo",
+        init_method=f"file://{folder}/store",  # no port to collide with
+        rank=rank,
+        world_size=2,
+        timeout=timedelta(minutes=2),
+    )
     try:
-        work(rank, Path(folder))
-        dist.barrier()  # a process that leaves early takes the store with it
+        for work in WORKS:
+            try:
+                work(rank, Path(folder))
+                outcome = ""
+            except BaseException:  # noqa: BLE001 - the test shows it
+                outcome = traceback.format_exc()
+            Path(folder, f"{work.__name__}.{rank}").write_text(outcome)
+            dist.barrier()  # nobody leaves, or goes on, before the other
     finally:
         dist.destroy_process_group()
 
 
-def run_two(work, folder: Path) -> None:
-    mp.spawn(start, args=(work, str(folder), 2), nprocs=2, join=True)
+@pytest.fixture(scope="module")
+def failures(tmp_path_factory):
+    """Runs all works in one pair of processes (starting them is what takes the time).
+
+    Gives a function from a work to the tracebacks of its two processes.
+    """
+    folder = tmp_path_factory.mktemp("two_processes")
+    mp.spawn(start, args=(str(folder),), nprocs=2, join=True)
+    return lambda work: [(folder / f"{work.__name__}.{rank}").read_text() for rank in range(2)]
 
 
 def communicate(rank: int, folder: Path) -> None:
@@ -46,8 +67,8 @@ def communicate(rank: int, folder: Path) -> None:
     comm.synchronize()
 
 
-def test_communication_between_two_processes(tmp_path):
-    run_two(communicate, tmp_path)
+def test_communication_between_two_processes(failures):
+    assert failures(communicate) == ["", ""]
 
 
 def test_everything_works_with_a_single_process():
@@ -83,8 +104,8 @@ def normalise(rank: int, folder: Path) -> None:
 @pytest.mark.skipif(
     not getattr(detectron2, "__d2lite__", False), reason="torch's SyncBatchNorm needs a GPU"
 )
-def test_synchronised_norms_see_the_whole_batch_on_the_cpu(tmp_path):
-    run_two(normalise, tmp_path)
+def test_synchronised_norms_see_the_whole_batch_on_the_cpu(failures):
+    assert failures(normalise) == ["", ""]
 
 
 def load_where_only_rank_0_sees_the_file(rank: int, folder: Path) -> None:
@@ -100,8 +121,8 @@ def load_where_only_rank_0_sees_the_file(rank: int, folder: Path) -> None:
     not getattr(detectron2, "__d2lite__", False),
     reason="fvcore unwraps DDP before detectron2 looks",
 )
-def test_processes_that_do_not_see_the_file_get_the_weights_from_rank_0(tmp_path):
-    run_two(load_where_only_rank_0_sees_the_file, tmp_path)
+def test_processes_that_do_not_see_the_file_get_the_weights_from_rank_0(failures):
+    assert failures(load_where_only_rank_0_sees_the_file) == ["", ""]
 
 
 def load_where_nobody_sees_the_file(rank: int, folder: Path) -> None:
@@ -115,14 +136,24 @@ def load_where_nobody_sees_the_file(rank: int, folder: Path) -> None:
     not getattr(detectron2, "__d2lite__", False),
     reason="fvcore unwraps DDP before detectron2 looks",
 )
-def test_missing_file_stops_all_processes(tmp_path):
-    run_two(load_where_nobody_sees_the_file, tmp_path)
+def test_missing_file_stops_all_processes(failures):
+    assert failures(load_where_nobody_sees_the_file) == ["", ""]
 
 
 def save_from_both(rank: int, folder: Path) -> None:
-    DetectionCheckpointer(nn.Linear(1, 1), str(folder / f"rank{rank}")).save("m")
+    own = folder / f"rank{rank}"
+    DetectionCheckpointer(nn.Linear(1, 1), str(own)).save("m")
+    assert (own / "m.pth").exists() == (rank == 0)
 
 
-def test_only_the_main_process_writes(tmp_path):
-    run_two(save_from_both, tmp_path)
-    assert (tmp_path / "rank0" / "m.pth").exists() and not (tmp_path / "rank1").exists()
+def test_only_the_main_process_writes(failures):
+    assert failures(save_from_both) == ["", ""]
+
+
+WORKS = (
+    communicate,
+    normalise,
+    load_where_only_rank_0_sees_the_file,
+    load_where_nobody_sees_the_file,
+    save_from_both,
+)
