@@ -5,11 +5,13 @@ import os
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pickle import UnpicklingError
 
 import torch
 from torch import nn
 
 from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 
 from .errors import WeightsError
@@ -92,12 +94,12 @@ class Checkpointer(DetectionCheckpointer):
             WeightsError: the file is missing or unreadable, or (nearly) nothing in it fits.
         """
         self._source = path
-        if path:
+        if path and comm.is_main_process():
             check_weights_exist(path)
         try:
             return super().load(path, *args, **kwargs)
-        except (EOFError, OSError, RuntimeError, ValueError, KeyError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        except (EOFError, OSError, RuntimeError, ValueError, KeyError, UnpicklingError) as error:
+            reason = " ".join(str(error).split()) or type(error).__name__
             raise WeightsError(f"Cannot load the weights file {path}: {reason}") from error
 
     def _log_incompatible_keys(self, incompatible) -> None:
@@ -133,11 +135,12 @@ class Checkpointer(DetectionCheckpointer):
         """Refuses when the file describes another ``part`` (backbone, head) than the model's."""
         unused = [n for n in report.left_over + report.mismatched if _part(n) == part]
         absent = set(report.missing + report.mismatched) & set(parameters)
-        nothing_fits = bool(unused) and len(absent) == len(parameters)
+        # A head may be learned anew; a backbone that does not fit is the wrong file.
+        wrong_backbone = part == "backbone" and bool(unused) and len(absent) == len(parameters)
         # A few differing names are a variant; more than a tenth is another network.
         differs = len(absent) + len(unused) > 0.1 * len(parameters)
         in_file = bool(unused) or len(absent) < len(parameters)
-        if nothing_fits or (self._strict and in_file and differs):
+        if wrong_backbone or (self._strict and in_file and differs):
             raise WeightsError(
                 f"{self._source}: its {part} is of another architecture: {len(absent)} of "
                 f"{len(parameters)} parameters of the model's {part} are not in it or have another "

@@ -26,7 +26,9 @@ def check_config(cfg: CfgNode, *, eval_only: bool, resume: bool) -> None:
     if not eval_only:
         check_batch_size(cfg, comm.get_world_size())
     resumes = resume and os.path.exists(os.path.join(cfg.OUTPUT_DIR, "last_checkpoint"))
-    if cfg.MODEL.WEIGHTS and "://" not in cfg.MODEL.WEIGHTS and not resumes:
+    is_local = bool(cfg.MODEL.WEIGHTS) and "://" not in cfg.MODEL.WEIGHTS
+    # Other machines than the first need not have the file: they get the weights from rank 0.
+    if is_local and not resumes and comm.is_main_process():
         check_weights_exist(cfg.MODEL.WEIGHTS)
 
 

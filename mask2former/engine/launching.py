@@ -14,7 +14,7 @@ import torch.multiprocessing as mp
 from detectron2.engine import launch
 from detectron2.utils import comm
 
-from .errors import ConfigError, UserError
+from .errors import USER_ERRORS, ConfigError, message_of
 
 # What a shell sees after a user error, as with argparse.
 EXIT_STATUS = 2
@@ -44,7 +44,7 @@ def run(main: Callable, args: argparse.Namespace) -> None:
             dist_url=args.dist_url,
             args=(main, args),
         )
-    except UserError as error:
+    except USER_ERRORS as error:
         _exit(error)
     except mp.ProcessExitedException as error:
         # A spawned process has said what was wrong.
@@ -54,15 +54,15 @@ def run(main: Callable, args: argparse.Namespace) -> None:
 def _main_without_traceback(main: Callable, args: argparse.Namespace) -> None:
     try:
         main(args)
-    except UserError as error:
+    except USER_ERRORS as error:
         _exit(error)
 
 
-def _exit(error: UserError) -> None:
+def _exit(error: Exception) -> None:
     # What is wrong with the config is wrong on all ranks: one of them says so. The others wait,
     # since the first process that ends has all others killed.
     if comm.is_main_process() or not isinstance(error, ConfigError):
-        print(f"error: {error}", file=sys.stderr, flush=True)
+        print(f"error: {message_of(error)}", file=sys.stderr, flush=True)
     else:
         time.sleep(2)
     sys.exit(EXIT_STATUS)

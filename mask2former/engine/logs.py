@@ -4,7 +4,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from .errors import UserError
+from .errors import USER_ERRORS, message_of
 
 # Where detectron2 logs "Exception during training" with the traceback.
 _TRAIN_LOOP = ("detectron2.engine.train_loop", "detectron2.engine.base_trainer")
@@ -13,8 +13,8 @@ _TRAIN_LOOP = ("detectron2.engine.train_loop", "detectron2.engine.base_trainer")
 class _OneLine(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         error = record.exc_info[1] if record.exc_info else None
-        if isinstance(error, UserError):
-            record.msg, record.args = f"Training stopped: {error}", ()
+        if isinstance(error, USER_ERRORS):
+            record.msg, record.args = f"Training stopped: {message_of(error)}", ()
             record.exc_info = record.exc_text = None
         return True
 

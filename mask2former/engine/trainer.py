@@ -27,6 +27,7 @@ from mask2former.evaluation import build_evaluator
 
 from .checkpoint import Checkpointer
 from .console import ConsoleLine, ProgressBar
+from .corrupt_images import CorruptImagesReport, reporting
 from .logs import one_line_user_errors
 from .optimizer import build_optimizer
 from .pictures import PredictionPictures
@@ -108,7 +109,7 @@ class Trainer(DefaultTrainer):
         hooks.insert(len(hooks) - (3 if comm.is_main_process() else 1), RandomState(period))
         if comm.is_main_process():
             hooks.insert(len(hooks) - 1, ProgressBar())
-        return hooks
+        return [*hooks[:-1], CorruptImagesReport(), hooks[-1]]
 
     def build_writers(self) -> list[EventWriter]:
         """Console, ``metrics.json`` and TensorBoard."""
@@ -145,7 +146,7 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Iterable:
-        return build_test_loader(cfg, dataset_name)
+        return reporting(build_test_loader(cfg, dataset_name))
 
     @classmethod
     def build_evaluator(

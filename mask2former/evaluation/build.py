@@ -3,12 +3,13 @@
 A further evaluator is one more entry (or one call of :func:`register_evaluator`).
 """
 
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog
+from detectron2.data import Metadata, MetadataCatalog
 from detectron2.evaluation import (
     COCOEvaluator,
     DatasetEvaluator,
@@ -19,7 +20,9 @@ from detectron2.evaluation import (
 from .instance_evaluation import InstanceSegEvaluator, SeenImagesOnly
 from .panoptic_evaluation import COCOPanopticEvaluator
 
-Condition = Callable[[CfgNode], bool]
+logger = logging.getLogger(__name__)
+
+Condition = Callable[[CfgNode, Metadata], bool]
 # (cfg, data set name, output folder) -> evaluator
 Factory = Callable[[CfgNode, str, str], DatasetEvaluator]
 
@@ -32,19 +35,24 @@ class Choice:
     make: Factory
 
 
-def _always(cfg: CfgNode) -> bool:
+def _always(cfg: CfgNode, metadata: Metadata) -> bool:
     return True
 
 
-def _semantic_on(cfg: CfgNode) -> bool:
+def _semantic_on(cfg: CfgNode, metadata: Metadata) -> bool:
     return cfg.MODEL.MASK_FORMER.TEST.SEMANTIC_ON
 
 
-def _instance_on(cfg: CfgNode) -> bool:
-    return cfg.MODEL.MASK_FORMER.TEST.INSTANCE_ON
+def _instance_on(cfg: CfgNode, metadata: Metadata) -> bool:
+    if not cfg.MODEL.MASK_FORMER.TEST.INSTANCE_ON:
+        return False
+    if metadata.get("json_file", "") is None:  # registered without instances (Mapillary Vistas)
+        logger.warning("%s has no instance annotations: AP is left out", metadata.name)
+        return False
+    return True
 
 
-def _panoptic_on(cfg: CfgNode) -> bool:
+def _panoptic_on(cfg: CfgNode, metadata: Metadata) -> bool:
     return cfg.MODEL.MASK_FORMER.TEST.PANOPTIC_ON
 
 
@@ -148,11 +156,12 @@ def build_evaluator(
         NotImplementedError: no entry fits; ``DefaultTrainer.test`` logs this and goes on.
     """
     folder = output_folder or os.path.join(cfg.OUTPUT_DIR, "inference")
-    evaluator_type = getattr(MetadataCatalog.get(dataset_name), "evaluator_type", None)
+    metadata = MetadataCatalog.get(dataset_name)
+    evaluator_type = metadata.get("evaluator_type")
     evaluators = [
         choice.make(cfg, dataset_name, folder)
         for choice in EVALUATORS.get(evaluator_type, [])
-        if choice.when(cfg)
+        if choice.when(cfg, metadata)
     ]
     if not evaluators:
         raise NotImplementedError(

@@ -33,10 +33,11 @@ def read_id_map(path: str) -> np.ndarray:
     if bgr is None:
         reason = "it cannot be decoded" if os.path.exists(path) else "no such file"
         raise ValueError(f"Cannot read the panoptic PNG {path}: {reason}")
-    # Padding to four bytes lets the three channels be read as one little-endian integer.
-    ids = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGBA).view("<u4")[..., 0]
-    ids &= 0xFFFFFF
-    return ids
+    # Padding to four bytes lets the three channels be read as one little-endian integer. Not with
+    # cv2.cvtColor: its threads do not survive the fork into worker processes.
+    rgb0 = np.zeros((*bgr.shape[:2], 4), np.uint8)
+    rgb0[..., :3] = bgr[..., ::-1]
+    return rgb0.view("<u4")[..., 0]
 
 
 def joint_areas(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -1,0 +1,149 @@
+"""What is wrong with a config is said before anything is built, with the remedy."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from mask2former.engine import ConfigError, WeightsError, load_config, setup
+from mask2former.engine.checks import check_batch_size, class_count
+from mask2former.engine.setup import choose_device
+
+
+def test_unknown_key_on_the_command_line_suggests_the_nearest():
+    with pytest.raises(
+        ConfigError, match=r"no config key SOLVER\.BASE_LRR; nearest: SOLVER\.BASE_LR"
+    ):
+        load_config("", ["SOLVER.BASE_LRR", "0.1"])
+
+
+def test_unknown_key_in_the_file_names_file_and_key(tmp_path):
+    path = tmp_path / "wrong.yaml"
+    path.write_text("MODEL:\n  MASK_FORMER:\n    DEC_LAYER: 3\nVERSION: 2\n")
+    with pytest.raises(ConfigError, match=r"wrong\.yaml: .*MASK_FORMER\.DEC_LAYER.*DEC_LAYERS"):
+        load_config(str(path), [])
+
+
+def test_value_of_the_wrong_type_names_the_key():
+    with pytest.raises(ConfigError, match=r"SOLVER\.BASE_LR"):
+        load_config("", ["SOLVER.BASE_LR", "(1, 2)"])
+
+
+def test_missing_config_file_is_named():
+    with pytest.raises(ConfigError, match=r"nowhere\.yaml: no such file"):
+        load_config("nowhere.yaml", [])
+
+
+def test_single_override_is_refused():
+    with pytest.raises(ConfigError, match="come in pairs"):
+        load_config("", ["SOLVER.BASE_LR"])
+
+
+def test_unknown_data_set_suggests_the_nearest(arguments, tmp_path):
+    with pytest.raises(
+        ConfigError, match=r"shapes_panoptik_train.*nearest: .*shapes_panoptic_train"
+    ):
+        setup(arguments("DATASETS.TRAIN", "('shapes_panoptik_train',)"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_missing_folder_names_the_path_and_the_command(arguments, tmp_path):
+    from mask2former.data.datasets.register_shapes import register_all_shapes
+
+    register_all_shapes(str(tmp_path / "absent"), prefix="shapes_absent")
+    with pytest.raises(ConfigError, match=r"(?s)absent/shapes.*prepare_shapes\.py"):
+        setup(arguments("DATASETS.TRAIN", "('shapes_absent_panoptic_train',)"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_class_count_names_key_value_and_data_set(arguments, tiny_sets):
+    with pytest.raises(ConfigError, match=rf"NUM_CLASSES is 7, but data set {tiny_sets[0]} has 12"):
+        setup(arguments("MODEL.SEM_SEG_HEAD.NUM_CLASSES", 7))
+
+
+@pytest.mark.parametrize(
+    ("metadata", "count"),
+    [
+        ({"evaluator_type": "coco", "thing_classes": ["a", "b"]}, 2),
+        ({"evaluator_type": "sem_seg", "stuff_classes": ["a", "b", "c"]}, 3),
+        (
+            {
+                "evaluator_type": "coco_panoptic_seg",
+                "thing_dataset_id_to_contiguous_id": {5: 0, 9: 2},
+                "stuff_dataset_id_to_contiguous_id": {5: 0, 7: 1, 9: 2},
+            },
+            3,
+        ),
+        (
+            {  # Panoptic FPN's sets number things and stuff separately
+                "evaluator_type": "coco_panoptic_seg",
+                "thing_dataset_id_to_contiguous_id": {5: 0, 9: 1},
+                "stuff_dataset_id_to_contiguous_id": {0: 0, 7: 1},
+            },
+            None,
+        ),
+        ({}, None),
+    ],
+)
+def test_class_count_of_each_kind_of_set(metadata, count):
+    assert class_count(metadata) == count
+
+
+def test_published_data_sets_fit_their_published_class_counts():
+    counts = {
+        "coco_2017_train_panoptic": 133,
+        "coco_2017_val_panoptic_with_sem_seg": 133,
+        "coco_2017_train": 80,
+        "ade20k_panoptic_train": 150,
+        "ade20k_instance_train": 100,
+        "ade20k_sem_seg_train": 150,
+        "ade20k_full_sem_seg_train": 847,
+        "cityscapes_fine_panoptic_train": 19,
+        "cityscapes_fine_instance_seg_train": 8,
+        "cityscapes_fine_sem_seg_train": 19,
+        "mapillary_vistas_panoptic_train": 65,
+        "mapillary_vistas_sem_seg_train": 65,
+        "coco_2017_train_stuff_10k_sem_seg": 171,
+    }
+    registered = DatasetCatalog.list()
+    assert {n for n in counts if n not in registered} == set()
+    assert {n: class_count(MetadataCatalog.get(n)) for n in counts} == counts
+
+
+def test_batch_that_processes_cannot_share_suggests_others():
+    cfg = load_config("", ["SOLVER.IMS_PER_BATCH", "7"])
+    with pytest.raises(ConfigError, match=r"IMS_PER_BATCH is 7, .* 2 processes .* 6 or 8"):
+        check_batch_size(cfg, 2)
+    check_batch_size(cfg, 7)
+
+
+def test_missing_weights_file_is_named(arguments, tmp_path):
+    with pytest.raises(WeightsError, match=r"gone\.pkl: no such file"):
+        setup(arguments("MODEL.WEIGHTS", "gone.pkl"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_gpu_means_cpu_and_says_so(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    cfg = load_config("", ["MODEL.DEVICE", "cuda"])
+    assert "no GPU found" in choose_device(cfg, num_gpus=8)
+    assert cfg.MODEL.DEVICE == "cpu"
+
+
+def test_no_gpus_wanted_means_cpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    cfg = load_config("", ["MODEL.DEVICE", "cuda"])
+    assert "--num-gpus 0" in choose_device(cfg, num_gpus=0)
+    assert cfg.MODEL.DEVICE == "cpu"
+    cfg.MODEL.DEVICE = "cuda"
+    assert choose_device(cfg, num_gpus=1) is None
+
+
+def test_more_gpus_than_present_is_refused(monkeypatch):
+    from mask2former.engine import launching
+
+    gpus = SimpleNamespace(is_available=lambda: True, device_count=lambda: 1)
+    monkeypatch.setattr(launching.torch, "cuda", gpus)
+    with pytest.raises(ConfigError, match="--num-gpus 8: this machine has 1"):
+        launching._check_gpus(8)
