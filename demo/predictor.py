@@ -11,7 +11,7 @@ from detectron2.config import CfgNode
 from detectron2.utils.video_visualizer import VideoVisualizer
 from detectron2.utils.visualizer import ColorMode
 from mask2former.inference import Predictor, draw_predictions
-from mask2former.inference.drawing import confident_instances
+from mask2former.inference.drawing import drawable_instances
 
 
 class VisualizationDemo:
@@ -75,7 +75,9 @@ class VisualizationDemo:
             panoptic_seg, segments_info = predictions["panoptic_seg"]
             drawn = drawer.draw_panoptic_seg_predictions(rgb, panoptic_seg.cpu(), segments_info)
         elif "instances" in predictions:
-            kept = confident_instances(predictions["instances"], self.confidence_threshold)
+            kept = drawable_instances(
+                predictions["instances"], self.metadata, self.confidence_threshold
+            )
             drawn = drawer.draw_instance_predictions(rgb, kept)
         else:
             drawn = drawer.draw_sem_seg(rgb, predictions["sem_seg"].argmax(dim=0).cpu())

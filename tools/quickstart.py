@@ -37,7 +37,11 @@ def get_parser() -> argparse.ArgumentParser:
 
 
 def prepare_data() -> None:
-    """Generates the data set unless it is there."""
+    """Generates the data set unless it is there, with whatever arguments it was made."""
+    root = Path(os.getenv("DETECTRON2_DATASETS", "datasets")).expanduser()
+    if (root / "shapes/manifest.json").exists():
+        print(f"Reusing the data in {root / 'shapes'}.")
+        return
     subprocess.run([sys.executable, str(REPO / "datasets/prepare_shapes.py")], check=True)
 
 

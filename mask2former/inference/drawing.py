@@ -1,6 +1,7 @@
 """Draws a model's predictions over the image they were made for."""
 
 import numpy as np
+import torch
 
 from detectron2.data import Metadata
 from detectron2.structures import Instances
@@ -12,6 +13,19 @@ def confident_instances(instances: Instances, threshold: float) -> Instances:
     instances = instances.to("cpu")
     instances = instances[instances.scores >= threshold]
     return instances[instances.scores.argsort(descending=True)]
+
+
+def drawable_instances(instances: Instances, metadata: Metadata, threshold: float) -> Instances:
+    """The confident instances whose class is a thing of the dataset.
+
+    A panoptic model asked for instances alone names stuff too; it has no thing class to show.
+    """
+    instances = confident_instances(instances, threshold)
+    things = metadata.get("thing_dataset_id_to_contiguous_id")
+    if things is None:
+        return instances
+    known = torch.tensor(sorted(things.values()), dtype=instances.pred_classes.dtype)
+    return instances[torch.isin(instances.pred_classes, known)]
 
 
 def draw_predictions(
@@ -48,6 +62,6 @@ def draw_predictions(
     if "sem_seg" in predictions:
         output = visualizer.draw_sem_seg(predictions["sem_seg"].argmax(dim=0).to("cpu"))
     if "instances" in predictions:
-        kept = confident_instances(predictions["instances"], confidence_threshold)
+        kept = drawable_instances(predictions["instances"], metadata, confidence_threshold)
         output = visualizer.draw_instance_predictions(kept)
     return output

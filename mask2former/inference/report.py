@@ -168,6 +168,8 @@ def _write_sheet(cells: Sequence[np.ndarray], columns: int, path: Path, gap: int
     for column in range(columns):
         text = "input  /  ground truth  /  prediction"
         place = (gap + column * (cell_width + gap), heading - 9)
-        cv2.putText(sheet, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.55, (40, 40, 40), 1, cv2.LINE_AA)
+        cv2.putText(
+            sheet, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.55, (40, 40, 40), 1, cv2.LINE_AA
+        )
     if not cv2.imwrite(str(path), sheet[:, :, ::-1]):
         raise OSError(f"{path}: cannot be written")
