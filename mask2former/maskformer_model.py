@@ -187,7 +187,7 @@ class MaskFormer(nn.Module):
 
     def _check_labels(self, labels: Tensor, image: int) -> None:
         # Labels that are on a GPU already are not looked at: that would stop it.
-        num_classes = self.sem_seg_head.num_classes
+        num_classes = self.criterion.num_classes
         if labels.device.type != "cpu" or not len(labels):
             return
         low, high = int(labels.min()), int(labels.max())

@@ -53,8 +53,10 @@ def test_masks_are_not_made_unless_they_are_looked_at():
         assert "pred_masks" not in dict(layer)
 
 
-def test_attention_is_blocked_where_the_resized_mask_is_background():
-    decoder, (levels, mask_features) = masked_decoder(), features()
+@pytest.mark.parametrize("size", [(24, 16), (23, 16), (27, 35)])
+def test_attention_is_blocked_where_the_resized_mask_is_background(size):
+    decoder, (levels, _) = masked_decoder(), features()
+    mask_features = torch.randn(BATCH, MASK_DIM, *size)
     embed = torch.randn(BATCH, QUERIES, MASK_DIM)
     at_level = decoder._level_mask_features(levels, mask_features)
     masks = torch.einsum("bqc,bchw->bqhw", embed, mask_features)

@@ -76,8 +76,8 @@ def test_blocks_are_residuals_with_the_norm_after_or_before(tensors, pre_norm):
         layer,
         lambda y: layer.multihead_attn(y + query_pos, memory + memory_pos, memory, attend),
     )
-    options = {"attend": attend, "memory_pos": memory_pos, "query_pos": query_pos}
-    torch.testing.assert_close(layer(x, memory, **options), expected)
+    options = {"attend": attend, "query_pos": query_pos}
+    torch.testing.assert_close(layer(x, memory + memory_pos, memory, **options), expected)
 
     layer = double(FFNLayer(CHANNELS, 24, normalize_before=pre_norm))
     expected = residual(layer, lambda y: layer.linear2(layer.linear1(y).relu()))

@@ -63,17 +63,16 @@ class CrossAttentionLayer(_ResidualBlock):
     def forward(
         self,
         queries: Tensor,
-        memory: Tensor,
+        keys: Tensor,
+        values: Tensor,
         *,
         attend: Tensor | None,
-        memory_pos: Tensor,
         query_pos: Tensor,
     ) -> Tensor:
-        """``attend``: bool [B, 1, Q, hw], False where a query must not look."""
+        """``keys``: ``values`` with positions; ``attend``: bool [B, 1, Q, hw], False: blocked."""
 
         def branch(x: Tensor) -> Tensor:
-            attended = self.multihead_attn(x + query_pos, memory + memory_pos, memory, attend)
-            return self.dropout(attended)
+            return self.dropout(self.multihead_attn(x + query_pos, keys, values, attend))
 
         return self._residual(queries, branch)
 

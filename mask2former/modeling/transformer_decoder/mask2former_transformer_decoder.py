@@ -147,7 +147,7 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
         if len(x) != self.num_feature_levels:
             raise ValueError(f"expected {self.num_feature_levels} feature maps, got {len(x)}")
 
-        memory, memory_pos = self._flatten_levels(x)  # 3 x [B, hw, C], 3 x [1 or B, hw, C]
+        keys, values = self._flatten_levels(x)  # 3 x [B, hw, C] each
         level_masks = self._level_mask_features(x, mask_features)  # 3 x [B, mask_dim, hw]
 
         batch = mask_features.shape[0]
@@ -160,9 +160,9 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
             level = i % self.num_feature_levels
             queries = self.transformer_cross_attention_layers[i](
                 queries,
-                memory[level],
+                keys[level],
+                values[level],
                 attend=self._attention_mask(embed, level_masks[level]),  # [B, 1, Q, hw]
-                memory_pos=memory_pos[level],
                 query_pos=query_pos,
             )
             queries = self.transformer_self_attention_layers[i](queries, query_pos)
@@ -179,13 +179,14 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
         return outputs
 
     def _flatten_levels(self, x: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """Feature maps and positions as token lists, [B, hw, C] each."""
-        memory, memory_pos = [], []
+        """Feature maps as lists of tokens [B, hw, C], with and without their positions."""
+        keys, values = [], []
         for level, features in enumerate(x):
-            memory_pos.append(self.pe_layer(features, None).flatten(2).transpose(1, 2))
+            positions = self.pe_layer(features, None).flatten(2).transpose(1, 2)
             projected = self.input_proj[level](features).flatten(2).transpose(1, 2)
-            memory.append(projected + self.level_embed.weight[level])
-        return memory, memory_pos
+            values.append(projected + self.level_embed.weight[level])
+            keys.append(values[-1] + positions)
+        return keys, values
 
     @torch.no_grad()
     def _level_mask_features(self, x: list[Tensor], mask_features: Tensor) -> list[Tensor]:
@@ -193,12 +194,7 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
 
         Resizing is linear, so masks made from these equal resized masks.
         """
-        return [
-            F.interpolate(
-                mask_features, size=level.shape[-2:], mode="bilinear", align_corners=False
-            ).flatten(2)
-            for level in x
-        ]
+        return [_shrink(mask_features, level.shape[-2:]).flatten(2) for level in x]
 
     def _predict(self, queries: Tensor) -> tuple[Tensor, Tensor]:
         """Class logits [B, Q, K + 1] and mask embeddings [B, Q, mask_dim] of the queries."""
@@ -225,3 +221,18 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
             lambda name: name.replace("static_query", "query_feat"),
         )
         super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
+
+
+def _shrink(features: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bilinear resizing of [B, C, H, W] to a smaller size, not corner-aligned.
+
+    By an even factor this is the mean of the four pixels in the middle of each cell; the others
+    need not be read, and no interpolation kernel copies the large map.
+    """
+    factors = [features.shape[i - 2] // size[i] for i in range(2)]
+    exact = all(f % 2 == 0 and f * size[i] == features.shape[i - 2] for i, f in enumerate(factors))
+    if not exact:
+        return F.interpolate(features, size=size, mode="bilinear", align_corners=False)
+    (sy, sx), (y, x) = factors, (f // 2 for f in factors)
+    lines = features[:, :, y - 1 :: sy] + features[:, :, y::sy]
+    return (lines[..., x - 1 :: sx] + lines[..., x::sx]) * 0.25
