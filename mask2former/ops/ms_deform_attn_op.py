@@ -54,6 +54,7 @@ def ms_deform_attn(
     shapes = _as_int_pairs(spatial_shapes)
     _check(value, shapes, level_start_index, sampling_locations, attention_weights)
     if not use_kernel(value.device.type):
+        value = _as_autocast_wants(value, value.device.type)
         return ms_deform_attn_reference(value, shapes, sampling_locations, attention_weights)
     return torch.ops.mask2former.ms_deform_attn(
         value,
@@ -182,13 +183,21 @@ torch.library.register_autograd(
 )
 
 
+def _as_autocast_wants(value: Tensor, device_type: str) -> Tensor:
+    """Values in autocast's dtype, where it is on.
+
+    Only the values, which are most of the memory traffic, go to 16 bits: a location has fewer bits
+    to spare (bfloat16 tells 256 places in a map apart), and sums are kept in float32 anyway.
+    """
+    if torch.is_autocast_enabled(device_type) and value.dtype == torch.float32:
+        return value.to(torch.get_autocast_dtype(device_type))
+    return value
+
+
 def _autocast(device_type: str):
     def with_cast_value(value, spatial_shapes, sampling_locations, attention_weights):
-        # Only the values, which are most of the memory traffic, go to 16 bits: a location has
-        # fewer bits to spare (1/256 of a map in bfloat16), and sums are kept in float32 anyway.
+        value = _as_autocast_wants(value, device_type)
         with torch.autocast(device_type, enabled=False):
-            if value.dtype == torch.float32:
-                value = value.to(torch.get_autocast_dtype(device_type))
             return torch.ops.mask2former.ms_deform_attn(
                 value, spatial_shapes, sampling_locations, attention_weights
             )

@@ -19,5 +19,5 @@ def test_it_reports_parity_and_ratios(dtype):
 
 def test_it_refuses_to_time_results_that_differ():
     arguments = benchmark.encoder_inputs(TINY, heads=2, depth=8)
-    with pytest.raises(RuntimeError, match="differ by .*not timed"):
+    with pytest.raises(RuntimeError, match=r"differ by .*not timed"):
         benchmark.compare("tiny", arguments, backward=False, tolerance=1e-12)
