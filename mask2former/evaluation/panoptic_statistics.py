@@ -11,10 +11,8 @@ compare:
   of its category (the last one listed, if an image has several).
 """
 
-import os
-
-import cv2
 import numpy as np
+from PIL import Image
 
 VOID = 0
 IOU, TP, FP, FN = range(4)
@@ -29,15 +27,13 @@ def read_id_map(path: str) -> np.ndarray:
     Raises:
         ValueError: the file is missing or cannot be decoded; the message names it.
     """
-    bgr = cv2.imread(path, cv2.IMREAD_COLOR)
-    if bgr is None:
-        reason = "it cannot be decoded" if os.path.exists(path) else "no such file"
-        raise ValueError(f"Cannot read the panoptic PNG {path}: {reason}")
-    # Padding to four bytes lets the three channels be read as one little-endian integer. Not with
-    # cv2.cvtColor: its threads do not survive the fork into worker processes.
-    rgb0 = np.zeros((*bgr.shape[:2], 4), np.uint8)
-    rgb0[..., :3] = bgr[..., ::-1]
-    return rgb0.view("<u4")[..., 0]
+    try:
+        with Image.open(path) as image:
+            # Four bytes a pixel can be read as one little-endian integer, R lowest.
+            rgbx = image.convert("RGB").tobytes("raw", "RGBX")
+            return np.frombuffer(rgbx, "<u4").reshape(image.height, image.width) & 0xFFFFFF
+    except (OSError, SyntaxError, EOFError) as error:
+        raise ValueError(f"Cannot read the panoptic PNG {path}: {error}") from error
 
 
 def joint_areas(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
