@@ -55,8 +55,8 @@ def test_same_pixels_labels_ids_and_masks_as_detectron2(name, seeded_numpy):
         np.testing.assert_array_equal(view.image_tensor().numpy(), plain.image.transpose(2, 0, 1))
         np.testing.assert_array_equal(view.label_map(labels), plain.sem_seg.astype(np.int64))
         coded = transforms.apply_segmentation(rgb).astype(np.int64) @ [1, 256, 65536]
-        inside = view.panoptic_ids(np.zeros_like(ids)) == 0
-        np.testing.assert_array_equal(view.panoptic_ids(ids)[inside], coded[inside])
+        inside = view.segments(np.ones_like(ids)) == 1
+        np.testing.assert_array_equal(view.segments(ids)[inside], coded[inside])
         mask = (labels == 3).astype(np.uint8)
         expected = transforms.apply_segmentation(mask)
         np.testing.assert_array_equal(view.mask(mask)[inside], expected[inside])
@@ -75,7 +75,7 @@ def test_an_augmentation_that_looks_at_pixels_takes_the_ordinary_path(seeded_num
     plain, _ = T.apply_transform_gens(augmentations, T.AugInput(image, sem_seg=labels * 1.0))
     np.testing.assert_array_equal(view.image, plain.image)
     np.testing.assert_array_equal(view.label_map(labels), plain.sem_seg)
-    assert view.panoptic_ids(ids).shape == (100, 100)
+    assert view.segments(ids).shape == (100, 100)
 
 
 def test_pixels_are_not_touched_while_augmentations_draw(monkeypatch, seeded_numpy):

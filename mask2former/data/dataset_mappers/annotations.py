@@ -1,9 +1,10 @@
 """Carries COCO-style annotations through the augmentations and rasterises them once."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+import cv2
 import numpy as np
 from pycocotools import mask as mask_api
 
@@ -97,11 +98,21 @@ def transformed(annotations: list[dict[str, Any]], view: Augmented) -> Iterator[
             yield view.mask(segmentation)
 
 
-def rasterise(segmentation: Segmentation, shape: tuple[int, int]) -> np.ndarray:
-    """uint8 [H, W] of 0 and 1; no polygons give an empty mask."""
-    if not isinstance(segmentation, list):
-        return np.ascontiguousarray(segmentation)
-    if not segmentation:
-        return np.zeros(shape, np.uint8)
-    flat = [np.asarray(p).reshape(-1) for p in segmentation]
-    return mask_api.decode(mask_api.merge(mask_api.frPyObjects(flat, *shape)))
+def rasterise(segmentations: Sequence[Segmentation], shape: tuple[int, int]) -> np.ndarray:
+    """Masks of 0 and 1, uint8 [N, H, W]; an annotation without polygons gives an empty one."""
+    height, width = shape
+    stack = np.zeros((len(segmentations), height, width), np.uint8)
+    drawn, encoded = [], []
+    for position, segmentation in enumerate(segmentations):
+        if not isinstance(segmentation, list):
+            stack[position] = segmentation
+        elif segmentation:
+            flat = [np.asarray(p).reshape(-1) for p in segmentation]
+            drawn.append(position)
+            encoded.append(mask_api.merge(mask_api.frPyObjects(flat, height, width)))
+    if encoded:
+        # Decoding gives [H, W, N] with columns contiguous: each plane only needs turning.
+        decoded = mask_api.decode(encoded)
+        for position, plane in zip(drawn, np.moveaxis(decoded, 2, 0)):
+            cv2.transpose(plane.T, dst=stack[position])
+    return stack

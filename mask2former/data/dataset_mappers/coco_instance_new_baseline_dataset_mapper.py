@@ -63,16 +63,15 @@ class COCOInstanceNewBaselineDatasetMapper(TrainingMapper):
 
 def _make_instances(annotations: list[dict[str, Any]], view: Augmented) -> Instances:
     """Instances of what the crop left, with boxes around the polygons (or the mask)."""
-    boxes, classes, masks = [], [], []
+    boxes, classes, kept = [], [], []
     for annotation, segmentation in zip(annotations, transformed(annotations, view)):
         box = _bounding_box(segmentation)
-        if box is None:
-            continue
-        boxes.append(box)
-        classes.append(int(annotation["category_id"]))
-        masks.append(torch.from_numpy(rasterise(segmentation, view.shape)))
-    stack = torch.stack(masks) if masks else torch.zeros((0, *view.shape), dtype=torch.uint8)
-    instances = make_instances(view.shape, classes, stack)
+        if box is not None:
+            boxes.append(box)
+            classes.append(int(annotation["category_id"]))
+            kept.append(segmentation)
+    masks = torch.from_numpy(rasterise(kept, view.shape))
+    instances = make_instances(view.shape, classes, masks)
     instances.gt_boxes = Boxes(torch.from_numpy(np.array(boxes, np.float32).reshape(-1, 4)))
     return instances
 

@@ -8,8 +8,7 @@ from detectron2.structures import Boxes
 from .augmentations import large_scale_jitter
 from .base import TrainingMapper
 from .lazy_augmentation import augment
-from .mask_former_panoptic_dataset_mapper import segment_masks
-from .masks import make_instances, tight_boxes
+from .masks import equality_masks, make_instances, number_segments, tight_boxes
 from .reading import read_panoptic_ids
 
 build_transform_gen = large_scale_jitter  # the published name
@@ -47,8 +46,10 @@ class COCOPanopticNewBaselineDatasetMapper(TrainingMapper):
             return record
         if "pan_seg_file_name" in record:
             ids = read_panoptic_ids(record.pop("pan_seg_file_name"), image.shape[:2])
-            classes, masks = segment_masks(record["segments_info"], view.panoptic_ids(ids))
-            instances = make_instances(view.shape, classes, masks)
+            segments = [s for s in record["segments_info"] if not s.get("iscrowd", 0)]
+            numbered, numbers = number_segments(ids, [s["id"] for s in segments])
+            masks = equality_masks(view.segments(numbered), numbers)
+            instances = make_instances(view.shape, [s["category_id"] for s in segments], masks)
             instances.gt_boxes = Boxes(tight_boxes(masks))
             record["instances"] = instances
         return record

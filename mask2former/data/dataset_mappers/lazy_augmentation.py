@@ -105,16 +105,18 @@ class Augmented:
             return self.transforms.apply_segmentation(labels.astype(np.float64)).astype(np.int64)
         return self._torch_rule.gather(labels, fill=None).astype(np.int64)
 
-    def panoptic_ids(self, ids: np.ndarray) -> np.ndarray:
-        """Carries panoptic ids (int32 [H, W]) along; -1 where the image was padded.
+    def segments(self, numbered: np.ndarray) -> np.ndarray:
+        """Carries a map of segment numbers [H, W] along, in its dtype; 0 where padded.
 
         Nearest neighbour by Pillow's rule, since the published mappers transform uint8 RGB.
         """
         if self._source is not None:
-            return self._pil_rule.gather(ids, fill=-1)
-        rgb = np.stack([ids & 255, (ids >> 8) & 255, (ids >> 16) & 255], -1).astype(np.uint8)
-        rgb = self.transforms.apply_segmentation(rgb).astype(np.int32)
-        return rgb[..., 0] | (rgb[..., 1] << 8) | (rgb[..., 2] << 16)
+            return self._pil_rule.gather(numbered, fill=0)
+        parts = [(numbered.astype(np.int64) >> shift) & 255 for shift in (0, 8, 16)]
+        rgb = self.transforms.apply_segmentation(np.stack(parts, -1).astype(np.uint8))
+        outside = (rgb == 255).all(-1)  # detectron2 pads with 255; no number is that large
+        moved = rgb.astype(np.int64) @ [1, 256, 65536]
+        return np.where(outside, 0, moved).astype(numbered.dtype)
 
     def mask(self, mask: np.ndarray) -> np.ndarray:
         """Carries a uint8 [H, W] instance mask along by Pillow's rule; padding is empty."""

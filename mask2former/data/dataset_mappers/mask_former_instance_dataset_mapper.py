@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import numpy as np
 import torch
 
 from detectron2.config import configurable
@@ -64,8 +63,8 @@ class MaskFormerInstanceDatasetMapper(PaddingMapper):
         record["image"] = pad_to(view.image_tensor(), self.size_divisibility, IMAGE_PAD_VALUE)
         shape = record["image"].shape[-2:]
         if annotations:
-            stack = np.stack([rasterise(s, view.shape) for s in transformed(annotations, view)])
-            masks = pad_to(torch.from_numpy(stack).bool(), self.size_divisibility, 0)
+            stack = rasterise(list(transformed(annotations, view)), view.shape)
+            masks = pad_to(torch.from_numpy(stack.view(bool)), self.size_divisibility, 0)
         else:
             masks = torch.zeros((0, *shape))
         classes = [int(a["category_id"]) for a in annotations]

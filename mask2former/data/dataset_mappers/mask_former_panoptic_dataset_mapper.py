@@ -8,10 +8,8 @@ from detectron2.config import configurable
 
 from .base import PaddingMapper
 from .lazy_augmentation import augment
-from .masks import IMAGE_PAD_VALUE, equality_masks, make_instances, pad_to
+from .masks import IMAGE_PAD_VALUE, equality_masks, make_instances, number_segments, pad_to
 from .reading import read_label_map, read_panoptic_ids
-
-VOID_ID = 0
 
 
 class MaskFormerPanopticDatasetMapper(PaddingMapper):
@@ -68,14 +66,10 @@ class MaskFormerPanopticDatasetMapper(PaddingMapper):
         if labels is not None:
             sem_seg = torch.from_numpy(view.label_map(labels))
             record["sem_seg"] = pad_to(sem_seg, side, self.ignore_label)
-        ids = pad_to(torch.from_numpy(view.panoptic_ids(ids)), side, VOID_ID).numpy()
-        classes, masks = segment_masks(record["segments_info"], ids)
-        record["instances"] = make_instances(ids.shape, classes, masks)
+        segments = [s for s in record["segments_info"] if not s.get("iscrowd", 0)]
+        numbered, numbers = number_segments(ids, [s["id"] for s in segments])
+        numbered = pad_to(torch.from_numpy(view.segments(numbered)), side, 0).numpy()
+        masks = equality_masks(numbered, numbers)
+        classes = [s["category_id"] for s in segments]
+        record["instances"] = make_instances(numbered.shape, classes, masks)
         return record
-
-
-def segment_masks(segments_info: list[dict], ids) -> tuple[list[int], torch.Tensor]:
-    """Classes and masks of the segments that are no crowd, from ids (int32 [H, W])."""
-    segments = [s for s in segments_info if not s.get("iscrowd", 0)]
-    masks = equality_masks(ids, [s["id"] for s in segments])
-    return [s["category_id"] for s in segments], masks

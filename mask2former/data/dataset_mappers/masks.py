@@ -38,9 +38,39 @@ def equality_masks(labels: np.ndarray, values: Sequence[int]) -> torch.Tensor:
     """One mask a value: bool [N, H, W], or float32 [0, H, W] for no values (as published)."""
     if not len(values):
         return torch.zeros((0, *labels.shape))
-    wanted = torch.tensor(values, dtype=torch.int64)
-    pixels = torch.from_numpy(labels)
-    return pixels[None] == wanted.to(pixels.dtype)[:, None, None]
+    # numpy compares several times as fast as torch here.
+    masks = np.empty((len(values), *labels.shape), bool)
+    for mask, value in zip(masks, values):
+        np.equal(labels, value, out=mask)
+    return torch.from_numpy(masks)
+
+
+def number_segments(ids: np.ndarray, wanted: Sequence[int]) -> tuple[np.ndarray, list[int]]:
+    """Replaces panoptic ids by small numbers, which are cheaper to carry around and to compare.
+
+    Args:
+        ids: int32 [H, W].
+        wanted: ids of the segments of interest; an id may occur twice.
+
+    Returns:
+        a map [H, W], uint8 if it can be: 0 where no wanted segment is, otherwise a number from 1
+        up; and the number of each wanted segment.
+    """
+    known = np.unique(np.asarray(wanted, np.int32))
+    numbers = np.arange(1, len(known) + 1)
+    dtype = np.uint8 if len(known) < 255 else np.int32
+    if not len(known):
+        return np.zeros(ids.shape, dtype), []
+    # Segments are large, so a map has few runs of equal pixels: look up each run once.
+    flat = ids.ravel()
+    starts = np.concatenate([[0], np.flatnonzero(flat[1:] != flat[:-1]) + 1])
+    values = flat[starts]
+    nearest = np.searchsorted(known, values).clip(max=len(known) - 1)
+    found = np.where(known[nearest] == values, numbers[nearest], 0).astype(dtype)
+    lengths = np.diff(starts, append=flat.size)
+    return found.repeat(lengths).reshape(ids.shape), numbers[
+        np.searchsorted(known, np.asarray(wanted, np.int32))
+    ].tolist()
 
 
 def make_instances(
@@ -60,11 +90,9 @@ def tight_boxes(masks: torch.Tensor) -> torch.Tensor:
     """
     if not len(masks):
         return torch.zeros((0, 4))
-    columns, rows = masks.any(dim=1), masks.any(dim=2)
-    height, width = masks.shape[-2:]
-    # argmax finds the first True; on the flipped axis, the last.
-    x0, y0 = columns.byte().argmax(1), rows.byte().argmax(1)
-    x1 = width - columns.flip(1).byte().argmax(1)
-    y1 = height - rows.flip(1).byte().argmax(1)
-    boxes = torch.stack([x0, y0, x1, y1], dim=1).float()
-    return boxes * columns.any(dim=1, keepdim=True)
+    boxes = np.zeros((len(masks), 4), np.float32)
+    for box, mask in zip(boxes, masks.numpy()):
+        columns, rows = np.flatnonzero(mask.any(0)), np.flatnonzero(mask.any(1))
+        if len(columns):
+            box[:] = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
+    return torch.from_numpy(boxes)
