@@ -7,12 +7,14 @@ the root, plain values, and [length, first 12 hex digits of SHA-1 of the sorted 
 import hashlib
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
 
 import mask2former.data  # noqa: F401 - registers
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from mask2former.data.catalogs import load_table
 from mask2former.data.datasets import dataset_root, register_all_shapes, require_dataset_files
 from mask2former.data.datasets.records import load_panoptic_records, number_categories
 
@@ -106,8 +108,8 @@ def test_a_missing_folder_names_paths_variable_and_command(tmp_path, monkeypatch
     ("name", "command"),
     [
         ("coco_2017_val_panoptic_with_sem_seg", "prepare_coco_semantic_annos_from_panoptic_annos"),
-        ("ade20k_panoptic_val", "prepare_ade20k_pan_seg"),
-        ("ade20k_sem_seg_val", "prepare_ade20k_sem_seg"),
+        ("ade20k_panoptic_val", "annotations_detectron2"),
+        ("ade20k_sem_seg_val", "annotations_detectron2"),
         ("cityscapes_fine_panoptic_val", "createPanopticImgs"),
     ],
 )
@@ -116,3 +118,11 @@ def test_sets_that_detectron2_registers_get_the_same_message(name, command):
         pytest.skip("the data is here")
     with pytest.raises(FileNotFoundError, match=command):
         require_dataset_files(name)
+
+
+def test_every_script_that_a_message_names_exists():
+    repository = Path(__file__).parents[2]
+    remedies = [row["remedy"] for row in load_table("preparation")]
+    scripts = {s for remedy in remedies for s in re.findall(r"datasets/\w+\.py", remedy)}
+    assert "datasets/prepare_shapes.py" in scripts
+    assert all((repository / script).is_file() for script in scripts)
