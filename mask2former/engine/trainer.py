@@ -128,7 +128,6 @@ class Trainer(DefaultTrainer):
         trained = sum(p.numel() for p in model.parameters() if p.requires_grad) / 1e6
         name = type(model).__name__
         logger.info("Model: %s, %.2f M parameters, %.2f M of them trained", name, millions, trained)
-        logger.debug("Model:\n%s", model)
         return model
 
     @classmethod
