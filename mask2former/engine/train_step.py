@@ -1,5 +1,6 @@
 """One optimisation step, in the precision the config asks for and the machine can do."""
 
+import inspect
 import time
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
@@ -34,7 +35,9 @@ class TrainStep(SimpleTrainer):
         dtype: torch.dtype | None = None,
         after_backward: Callable[[], None] | None = None,
     ):
-        super().__init__(model, data_loader, optimizer)
+        # detectron2 0.6 asks for an iterator at once; an empty one stands in for the loader.
+        super().__init__(model, (), optimizer)
+        self.data_loader = data_loader
         self._device_type = next(model.parameters()).device.type
         self._dtype = dtype
         self._after_backward = after_backward
@@ -67,7 +70,7 @@ class TrainStep(SimpleTrainer):
             self._scaler.step(self.optimizer)
             self._scaler.update()
             # Averages over ranks, and raises FloatingPointError unless the sum is finite.
-            self.write_metrics(losses, data_time, self.iter)
+            self._write(losses, data_time)
         except FloatingPointError as error:
             raise TrainingDiverged(self._explain(error, data)) from error
 
@@ -76,6 +79,12 @@ class TrainStep(SimpleTrainer):
         with autocast:
             losses = self.model(data)
         return losses if isinstance(losses, dict) else {"total_loss": losses}
+
+    def _write(self, losses: dict[str, torch.Tensor], data_time: float) -> None:
+        if "cur_iter" in inspect.signature(self.write_metrics).parameters:
+            self.write_metrics(losses, data_time, self.iter)
+        else:  # detectron2 0.6
+            self.write_metrics(losses, data_time)
 
     def _explain(self, error: FloatingPointError, data: list[dict]) -> str:
         rate = max(group["lr"] for group in self.optimizer.param_groups)

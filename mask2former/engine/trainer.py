@@ -20,7 +20,7 @@ from detectron2.utils.events import (
     EventWriter,
     JSONWriter,
     TensorboardXWriter,
-    has_event_storage,
+    get_event_storage,
 )
 from mask2former.data.build import build_test_loader, build_train_loader
 from mask2former.evaluation import build_evaluator
@@ -153,7 +153,7 @@ class Trainer(DefaultTrainer):
     ) -> DatasetEvaluator:
         """The evaluators of mask2former/evaluation/build.py; in training also pictures."""
         evaluator = build_evaluator(cfg, dataset_name, output_folder)
-        if not has_event_storage() or cfg.TEST.VIS_IMAGES < 1:
+        if cfg.TEST.VIS_IMAGES < 1 or not _in_training():
             return evaluator
         pictures = PredictionPictures(dataset_name, cfg.TEST.VIS_IMAGES)
         return DatasetEvaluators([evaluator, pictures])
@@ -177,6 +177,14 @@ class Trainer(DefaultTrainer):
         evaluators = [cls.build_evaluator(cfg, name, folder) for name in cfg.DATASETS.TEST]
         results = cls.test(cfg, model, evaluators)
         return OrderedDict({f"{task}_TTA": metrics for task, metrics in results.items()})
+
+
+def _in_training() -> bool:
+    try:
+        get_event_storage()
+    except AssertionError:  # detectron2's way to say that there is none
+        return False
+    return True
 
 
 def _distributed(model: nn.Module) -> nn.Module:

@@ -1,0 +1,50 @@
+"""User errors end a script with one line and status 2; everything else keeps its traceback."""
+
+import argparse
+
+import pytest
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from mask2former.data.dataset_mappers.reading import ImageDecodeError
+from mask2former.engine import WeightsError, run
+from mask2former.engine.errors import message_of
+
+
+@pytest.fixture
+def args():
+    return argparse.Namespace(num_gpus=1, num_machines=1, machine_rank=0, dist_url="auto")
+
+
+class Broken(Dataset):
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        raise ImageDecodeError("Cannot decode a.jpg: truncated", "a.jpg")
+
+
+def test_user_error_ends_with_its_message(args, capsys):
+    def main(args):
+        raise WeightsError("w.pth: no such file")
+
+    with pytest.raises(SystemExit) as ended:
+        run(main, args)
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == "error: w.pth: no such file\n"
+
+
+def test_other_errors_pass_through(args):
+    def main(args):
+        raise ZeroDivisionError("a bug")
+
+    with pytest.raises(ZeroDivisionError):
+        run(main, args)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_message_from_a_loader_process_is_one_line(workers):
+    torch.set_num_threads(1)
+    with pytest.raises(ImageDecodeError) as caught:
+        list(DataLoader(Broken(), num_workers=workers))
+    assert message_of(caught.value) == "Cannot decode a.jpg: truncated"
