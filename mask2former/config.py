@@ -1,7 +1,7 @@
 """Every config key this project adds on top of detectron2's, with its meaning and origin.
 
 Defaults are the published ones, so a published YAML means the same here. Sources:
-[M2F] facebookresearch/Mask2Former, [IBS] DdeGeus/Mask2Former-IBS, [SeMask] Picsart SeMask-Mask2Former,
+[M2F] facebookresearch/Mask2Former, [IBS] DdeGeus/Mask2Former-IBS, [SeMask] Picsart-AI-Research,
 [DiNAT] SHI-Labs DiNAT. Keys marked [ours] are new; their default is the published behaviour.
 
 Call order, as in the published scripts::
