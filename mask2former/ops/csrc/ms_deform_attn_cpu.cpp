@@ -1,7 +1,7 @@
 // Multi-scale deformable attention on the CPU: a plain C interface, free of torch.
 //
 // Built by build_ops.py, or by hand:
-//   g++ -O3 -std=c++17 -fopenmp -fPIC -shared ms_deform_attn_cpu.cpp -o libms_deform_attn_cpu.so
+//   g++ -O3 -std=c++17 -fno-trapping-math -fopenmp -fPIC -shared ms_deform_attn_cpu.cpp -o libms_deform_attn_cpu.so
 //
 // Deformable DETR (Zhu et al., 2021), equation 3: for each query and head, a weighted sum of
 // bilinear samples of the head's value maps. The kernels are compiled for several instruction sets
