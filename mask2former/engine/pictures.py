@@ -15,8 +15,9 @@ from mask2former.inference.drawing import draw_predictions
 
 logger = logging.getLogger(__name__)
 
-# Pictures are thumbnails: their longer side in pixels.
-_SIDE = 640
+# Longer side of each of the three panels in pixels; small images are enlarged, so that labels fit.
+_SIDE = 480
+_MAX_SCALE = 4.0
 
 
 class PredictionPictures(DatasetEvaluator):
@@ -53,12 +54,19 @@ class PredictionPictures(DatasetEvaluator):
     def _draw(self, record: dict, output: dict) -> np.ndarray:
         """RGB uint8 ``[h, 3 w, 3]``."""
         image = read_image(record["file_name"], "RGB")
-        scale = min(1.0, _SIDE / max(image.shape[:2]))
+        scale = min(_MAX_SCALE, _SIDE / max(image.shape[:2]))
         metadata = MetadataCatalog.get(self._dataset_name)
         blank = Visualizer(image, metadata, scale=scale).get_output()
-        truth = Visualizer(image, metadata, scale=scale).draw_dataset_dict(record)
+        truth = Visualizer(image, metadata, scale=scale).draw_dataset_dict(_once(record))
         guess = draw_predictions(image[:, :, ::-1], output, metadata, scale=scale)
         return np.concatenate([p.get_image() for p in (blank, truth, guess)], axis=1)
+
+
+def _once(record: dict) -> dict:
+    """Without the semantic map where the panoptic one says the same."""
+    if "pan_seg_file_name" not in record:
+        return record
+    return {key: value for key, value in record.items() if key != "sem_seg_file_name"}
 
 
 def _on_cpu(output: dict) -> dict:
