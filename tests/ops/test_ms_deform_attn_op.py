@@ -183,8 +183,8 @@ def test_the_kernel_uses_torchs_threads(cpu_kernel):
     torch.set_num_threads(3)
     try:
         torch.randn(3000, 3000).exp_()
-        pool = len(os.listdir("/proc/self/task"))
+        pool = set(os.listdir("/proc/self/task"))  # threads of earlier tests may still be ending
         inputs.run("kernel")
-        assert len(os.listdir("/proc/self/task")) == pool
+        assert set(os.listdir("/proc/self/task")) <= pool
     finally:
         torch.set_num_threads(before)
