@@ -163,9 +163,11 @@ def check_weights_exist(path: str) -> None:
             return
         local = PathManager.get_local_path(local)
     except Exception as error:
+        url = local.replace("detectron2://", "https://dl.fbaipublicfiles.com/detectron2/")
         raise WeightsError(
-            f"MODEL.WEIGHTS {path}: cannot be fetched ({error}). Without network access give a "
-            'local file, or MODEL.WEIGHTS "" to start from random values.'
+            f"MODEL.WEIGHTS {path}: cannot be fetched ({error or type(error).__name__}). Download "
+            f'{url} on a machine that can, and give the file; or MODEL.WEIGHTS "" to start from '
+            "random values."
         ) from error
     if not os.path.isfile(local):
         raise WeightsError(
