@@ -9,10 +9,11 @@ from .outlines import place_outline
 from .textures import hsv_to_rgb
 
 _SUBPIXEL_BITS = 4
-# Preferred hue of a class in degrees. Colour helps but does not decide: see `_SURPRISE`.
-_HUES = {"circle": 2, "square": 218, "triangle": 28, "star": 52, "ring": 285, "cross": 162}
-_HUE_SPREAD = 24.0
-_SURPRISE = 0.25  # share of objects whose hue is drawn from the whole circle
+# Preferred hue of a class in degrees, so that minutes of training are enough to tell most objects
+# apart; for the rest (`_SURPRISE`) shape decides.
+_HUES = {"circle": 2, "square": 218, "triangle": 105, "star": 52, "ring": 285, "cross": 162}
+_HUE_SPREAD = 13.0
+_SURPRISE = 0.05  # share of objects whose hue is drawn from the whole circle
 
 
 @dataclass(frozen=True)

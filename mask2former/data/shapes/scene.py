@@ -23,7 +23,7 @@ class SceneSpec:
     Attributes:
         min_side, max_side: range of either side in pixels.
         max_things: most objects in a picture (at least one).
-        min_radius, max_radius: range of an object's circumradius. The smallest is 22 pixels
+        min_radius, max_radius: range of an object's circumradius. The smallest is 26 pixels
             across when the shorter side is 128.
         crowd_share, void_share: share of pictures with a crowd region, with an unlabelled one.
     """
@@ -31,7 +31,7 @@ class SceneSpec:
     min_side: int = 144
     max_side: int = 256
     max_things: int = 6
-    min_radius: float = 0.085
+    min_radius: float = 0.1
     max_radius: float = 0.27
     crowd_share: float = 0.03
     void_share: float = 0.04
