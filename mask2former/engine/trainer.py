@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import Iterable
 
 import torch
+import torch.distributed as dist
 from torch import nn
 
 from detectron2.config import CfgNode
@@ -28,6 +29,7 @@ from mask2former.evaluation import build_evaluator
 from .checkpoint import Checkpointer
 from .console import ConsoleLine, ProgressBar
 from .corrupt_images import CorruptImagesReport, reporting
+from .errors import ConfigError
 from .logs import one_line_user_errors
 from .optimizer import build_optimizer
 from .pictures import PredictionPictures
@@ -163,13 +165,20 @@ class Trainer(DefaultTrainer):
         cls, cfg: CfgNode, model: nn.Module, evaluators: list[DatasetEvaluator] | None = None
     ) -> OrderedDict:
         """Evaluates on every set of DATASETS.TEST; training goes on as if it had not happened."""
+        _share_batch_statistics(model)
         with kept_random_state():
             return super().test(cfg, model, evaluators)
 
     @classmethod
     def test_with_TTA(cls, cfg: CfgNode, model: nn.Module) -> OrderedDict:
         """Semantic evaluation with test-time augmentation; keys get the suffix ``_TTA``."""
-        from mask2former import SemanticSegmentorWithTTA
+        try:
+            from mask2former import SemanticSegmentorWithTTA
+        except ImportError as error:
+            raise ConfigError(
+                "TEST.AUG.ENABLED: test-time augmentation is not in this version; the results above "
+                "are without it. Set TEST.AUG.ENABLED False"
+            ) from error
 
         logger.info("Running inference with test-time augmentation ...")
         model = SemanticSegmentorWithTTA(cfg, model)
@@ -177,6 +186,20 @@ class Trainer(DefaultTrainer):
         evaluators = [cls.build_evaluator(cfg, name, folder) for name in cfg.DATASETS.TEST]
         results = cls.test(cfg, model, evaluators)
         return OrderedDict({f"{task}_TTA": metrics for task, metrics in results.items()})
+
+
+def _share_batch_statistics(model: nn.Module) -> None:
+    """Gives all processes the running statistics of the first, which are those that are saved.
+
+    Training keeps them apart (as published, ``broadcast_buffers=False``), so without this each
+    process would evaluate its share of the images with a model of its own.
+    """
+    if comm.get_world_size() == 1:
+        return
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.track_running_stats:
+            dist.broadcast(module.running_mean, 0)
+            dist.broadcast(module.running_var, 0)
 
 
 def _in_training() -> bool:
