@@ -176,7 +176,7 @@ class Trainer(DefaultTrainer):
             from mask2former import SemanticSegmentorWithTTA
         except ImportError as error:
             raise ConfigError(
-                "TEST.AUG.ENABLED: test-time augmentation is not in this version; the results above "
+                "TEST.AUG.ENABLED: test-time augmentation is not in this version; results above "
                 "are without it. Set TEST.AUG.ENABLED False"
             ) from error
 
