@@ -80,7 +80,7 @@ def register_panoptic(
             image_id=image_id,
         )
 
-    _register(
+    register(
         name,
         load,
         **({} if sem_seg_root is None else {"sem_seg_root": sem_seg_root}),
@@ -108,7 +108,7 @@ def register_instances(
         number_categories(records, classes["thing_dataset_id_to_contiguous_id"], json_file)
         return records
 
-    _register(
+    register(
         name, load, json_file=json_file, image_root=image_root, evaluator_type="coco", **classes
     )
 
@@ -128,7 +128,7 @@ def register_semantic(
         require_dataset_files(name)
         return load_sem_seg(sem_seg_root, image_root, gt_ext=gt_ext, image_ext="jpg")
 
-    _register(
+    register(
         name,
         load,
         image_root=image_root,
@@ -148,7 +148,8 @@ def replace_metadata(name: str, **values: Any) -> None:
         setattr(metadata, key, value)
 
 
-def _register(name: str, load: Callable[[], list[dict[str, Any]]], **metadata: Any) -> None:
+def register(name: str, load: Callable[[], list[dict[str, Any]]], **metadata: Any) -> None:
+    """Registers a loader and its metadata; an earlier registration of the name is replaced."""
     if name in DatasetCatalog.list():
         DatasetCatalog.remove(name)
         if name in MetadataCatalog.list():
