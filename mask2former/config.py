@@ -52,6 +52,12 @@ def _add_input_keys(cfg: CN) -> None:
     cfg.INPUT.NEW_SAMPLING_OVERALL_MAX_SIZE = 9288
     # Label passed to the criterion; stored, not used. [IBS]
     cfg.DATASETS.NAME = "Cityscapes"
+    # Data sets declared in YAML, name -> FORMAT, IMAGES, ANNOTATIONS, ...; see
+    # mask2former/data/datasets/custom. [ours]
+    cfg.DATASETS.CUSTOM = CN(new_allowed=True)
+    # One positive number a set of DATASETS.TRAIN: the share of samples drawn from it. Empty: every
+    # image is drawn equally often, as published. [ours]
+    cfg.DATASETS.TRAIN_WEIGHTS = []
 
 
 def _add_solver_keys(cfg: CN) -> None:

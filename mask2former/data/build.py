@@ -14,6 +14,7 @@ What they add to detectron2's own builders:
 With ``SEED < 0`` a seed is drawn when the loader is built, so two runs differ, as published.
 """
 
+import itertools
 import logging
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -26,10 +27,12 @@ from detectron2.config import CfgNode
 from detectron2.data import (
     DatasetFromList,
     DatasetMapper,
+    MetadataCatalog,
     build_detection_test_loader,
     get_detection_dataset_dicts,
 )
 from detectron2.data.build import trivial_batch_collator
+from detectron2.data.detection_utils import check_metadata_consistency
 from detectron2.data.samplers import RepeatFactorTrainingSampler, TrainingSampler
 from detectron2.utils import comm
 
@@ -42,6 +45,7 @@ from .corrupt_images import (
 )
 from .dataset_mappers import build_train_mapper
 from .datasets import require_dataset_files
+from .mixing import MixedSetsSampler
 from .training_samples import TrainingSamples
 
 logger = logging.getLogger(__name__)
@@ -68,8 +72,12 @@ def build_train_loader(
     """
     batch_size = batch_size_per_process(cfg.SOLVER.IMS_PER_BATCH)
     seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
-    records = _training_records(cfg)
-    sampler = _training_sampler(cfg, records, seed)
+    sets = _training_records(cfg)
+    records = list(itertools.chain.from_iterable(sets))
+    if cfg.DATASETS.TRAIN_WEIGHTS:
+        sampler = MixedSetsSampler([len(s) for s in sets], cfg.DATASETS.TRAIN_WEIGHTS, seed=seed)
+    else:
+        sampler = _training_sampler(cfg, records, seed)
     if cfg.DATALOADER.NUM_WORKERS > 0:
         # Workers are the parallelism. Said here and not in the workers: a forked child must not
         # inherit a pool of OpenCV threads that it does not have.
@@ -158,14 +166,24 @@ def batch_size_per_process(total: int) -> int:
     return total // processes
 
 
-def _training_records(cfg: CfgNode) -> list[dict[str, Any]]:
-    if not cfg.DATASETS.TRAIN:
+def _training_records(cfg: CfgNode) -> list[list[dict[str, Any]]]:
+    """The records of every training set; all in one list unless the sets have weights."""
+    names = list(cfg.DATASETS.TRAIN)
+    if not names:
         raise ValueError("DATASETS.TRAIN is empty: name at least one registered dataset")
-    for name in cfg.DATASETS.TRAIN:
+    for name in names:
         require_dataset_files(name)
+    if not cfg.DATASETS.TRAIN_WEIGHTS:
+        return [_records_of(cfg, names)]
+    if all(MetadataCatalog.get(name).get("thing_classes") for name in names):
+        check_metadata_consistency("thing_classes", names)
+    return [_records_of(cfg, [name]) for name in names]
+
+
+def _records_of(cfg: CfgNode, names: list[str]) -> list[dict[str, Any]]:
     keypoints = cfg.MODEL.KEYPOINT_ON
     return get_detection_dataset_dicts(
-        cfg.DATASETS.TRAIN,
+        names,
         filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
         min_keypoints=cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE if keypoints else 0,
         proposal_files=cfg.DATASETS.PROPOSAL_FILES_TRAIN if cfg.MODEL.LOAD_PROPOSALS else None,

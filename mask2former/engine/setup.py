@@ -12,6 +12,11 @@ from detectron2.projects.deeplab import add_deeplab_config
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 from mask2former.config import add_maskformer2_config
+from mask2former.data.datasets.custom import (
+    CustomDatasetError,
+    complete_entries,
+    register_custom_datasets,
+)
 
 from .checks import check_config
 from .errors import ConfigError
@@ -43,6 +48,8 @@ def setup(args: argparse.Namespace) -> CfgNode:
 def load_config(config_file: str, opts: list[str]) -> CfgNode:
     """Defaults, then ``config_file`` (may be empty), then ``KEY VALUE`` pairs; not frozen.
 
+    The sets of DATASETS.CUSTOM that it uses are registered.
+
     Raises:
         ConfigError: the file is missing, or a key or value is not possible.
     """
@@ -56,6 +63,7 @@ def load_config(config_file: str, opts: list[str]) -> CfgNode:
             cfg.merge_from_file(config_file)
         except (KeyError, ValueError, AssertionError) as error:
             raise _explained(error, cfg, config_file) from error
+        complete_entries(cfg)
     if len(opts) % 2:
         raise ConfigError(f"KEY VALUE overrides come in pairs; {opts[-1]!r} stands alone")
     for key, value in zip(opts[::2], opts[1::2]):
@@ -63,6 +71,10 @@ def load_config(config_file: str, opts: list[str]) -> CfgNode:
             cfg.merge_from_list([key, value])
         except (KeyError, ValueError, AssertionError) as error:
             raise _explained(error, cfg, f"command line, {key} {value}") from error
+    try:
+        register_custom_datasets(cfg)
+    except CustomDatasetError as error:
+        raise ConfigError(str(error)) from error
     return cfg
 
 

@@ -1,0 +1,173 @@
+"""Reads "CVAT for images 1.1" XML as a stream: one image in memory at a time.
+
+Task, job and project exports have the same image elements; a project's carry ``subset`` and
+``task_id`` besides. Video exports (root children ``track``) are another format and are refused.
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+from lxml import etree
+
+from .rle import CvatMask, decode_mask
+
+SHAPES = ("box", "cuboid", "ellipse", "mask", "points", "polygon", "polyline", "skeleton")
+
+
+class CvatError(ValueError):
+    """An annotation file that cannot be used; the message names file, image and remedy."""
+
+
+@dataclass
+class Shape:
+    """One drawn shape of an image.
+
+    Attributes:
+        kind: the element's name, one of `SHAPES`.
+        label: its class.
+        source: "manual", "auto", "semi-auto", "file", ... ("" where not given).
+        attributes: the element's XML attributes as written.
+        values: its ``attribute`` children, name -> text.
+    """
+
+    kind: str
+    label: str
+    source: str
+    attributes: dict[str, str]
+    values: dict[str, str] = field(default_factory=dict)
+
+    def polygon(self) -> np.ndarray | None:
+        """[N, 2] float64 x, y in pixels, of shapes that are outlines; else None.
+
+        A box becomes its rectangle (turned by ``rotation`` degrees clockwise about its centre).
+        """
+        if self.kind in ("polygon", "polyline"):
+            pairs = self.attributes["points"].split(";")
+            return np.array([[float(v) for v in pair.split(",")] for pair in pairs])
+        if self.kind == "box":
+            x0, y0, x1, y1 = (float(self.attributes[k]) for k in ("xtl", "ytl", "xbr", "ybr"))
+            corners = np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]])
+            angle = np.deg2rad(float(self.attributes.get("rotation", 0)))
+            centre = corners.mean(axis=0)
+            turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+            return (corners - centre) @ turn + centre
+        return None
+
+    def coded_mask(self) -> CvatMask:
+        """The run lengths of a ``mask`` element."""
+        box = [int(self.attributes[k]) for k in ("left", "top", "width", "height")]
+        counts = tuple(int(v) for v in self.attributes["rle"].split(",") if v.strip())
+        return CvatMask(counts, *box)
+
+    def mask(self, height: int, width: int) -> np.ndarray:
+        """[height, width] bool, of a ``mask`` element.
+
+        Raises:
+            ValueError: its run lengths do not fit its box.
+        """
+        return decode_mask(self.coded_mask(), height, width)
+
+
+@dataclass
+class CvatImage:
+    """One image element: ``name`` as written (may contain folders), size in pixels, shapes."""
+
+    id: int
+    name: str
+    width: int
+    height: int
+    subset: str
+    shapes: list[Shape]
+    tags: list[str]
+
+
+def read_labels(path: str) -> list[str]:
+    """Class names as ``meta`` declares them (task, job or project), in order, without repeats.
+
+    Returns:
+        an empty list where the file has no ``meta`` with labels.
+
+    Raises:
+        CvatError: the file is no CVAT XML.
+        FileNotFoundError: there is no such file.
+    """
+    labels: dict[str, None] = {}
+    for event, element in _parse(path, ("start", "end"), ("meta", "label", "image")):
+        if event == "start":
+            if element.tag == "image":
+                break  # labels come before the images
+        elif element.tag == "label" and element.getparent().tag == "labels":
+            name = element.findtext("name")
+            if name and not element.findtext("parent"):  # parts of skeletons have a parent
+                labels[name] = None
+    return list(labels)
+
+
+def iterate_images(path: str) -> Iterator[CvatImage]:
+    """Yields the image elements in the order of the file.
+
+    Raises:
+        CvatError: no CVAT XML, a video export, or a broken element.
+        FileNotFoundError: there is no such file.
+    """
+    for event, element in _parse(path, ("start", "end"), ("image", "track")):
+        if element.tag == "track" and event == "start":
+            if element.getparent() is not None and element.getparent().tag == "annotations":
+                raise CvatError(
+                    f'{path} is a video export (tracks); export the task as "CVAT for images 1.1"'
+                )
+        elif element.tag == "image" and event == "end":
+            yield _image(element, path)
+            element.clear()
+            while element.getprevious() is not None:
+                del element.getparent()[0]
+
+
+def _image(element: etree._Element, path: str) -> CvatImage:
+    try:
+        return CvatImage(
+            id=int(element.get("id", -1)),
+            name=element.attrib["name"],
+            width=int(element.attrib["width"]),
+            height=int(element.attrib["height"]),
+            subset=element.get("subset", ""),
+            shapes=[_shape(child) for child in element if child.tag in SHAPES],
+            tags=[child.get("label", "") for child in element.iterchildren("tag")],
+        )
+    except (KeyError, ValueError) as error:
+        name = element.get("name", f"id {element.get('id')}")
+        raise CvatError(f"{path}: image {name}: missing or broken {error}") from error
+
+
+def _shape(element: etree._Element) -> Shape:
+    return Shape(
+        kind=element.tag,
+        label=element.attrib["label"],
+        source=element.get("source", ""),
+        attributes=dict(element.attrib),
+        values={child.get("name", ""): child.text or "" for child in element.iter("attribute")},
+    )
+
+
+def _parse(path: str, events: tuple[str, ...], tags: tuple[str, ...]) -> Iterator:
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"there is no annotation file {path}")
+    root_seen = False
+    try:
+        for event, element in etree.iterparse(
+            path, events=events, tag=("annotations", *tags), resolve_entities=False, no_network=True
+        ):
+            root_seen = root_seen or element.tag == "annotations"
+            if not root_seen:
+                break
+            if element.tag != "annotations":
+                yield event, element
+    except etree.XMLSyntaxError as error:
+        raise CvatError(f"{path} is no readable XML: {error}") from error
+    if not root_seen:
+        raise CvatError(
+            f"{path} is no CVAT annotation file: its root is not <annotations>; export the task as "
+            '"CVAT for images 1.1"'
+        )

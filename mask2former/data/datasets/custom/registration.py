@@ -1,0 +1,56 @@
+"""Registers what ``DATASETS.CUSTOM`` declares."""
+
+from collections.abc import Callable
+from dataclasses import fields
+
+from detectron2.config import CfgNode
+
+from .coco import register_coco_instance, register_coco_panoptic
+from .cvat import register_cvat
+from .semantic import register_semantic
+from .spec import Spec
+from .yolo import register_yolo
+
+FORMATS: dict[str, Callable[[Spec], None]] = {
+    "coco_instance": register_coco_instance,
+    "coco_panoptic": register_coco_panoptic,
+    "semantic": register_semantic,
+    "yolo": register_yolo,
+    "cvat": register_cvat,
+}
+
+
+def complete_entries(cfg: CfgNode) -> None:
+    """Gives every entry all keys, so that any of them can be set on the command line."""
+    defaults = {f.name.upper(): f.default for f in fields(Spec) if f.name not in ("name", "format")}
+    for entry in cfg.DATASETS.CUSTOM.values():
+        for key, default in defaults.items():
+            if isinstance(entry, CfgNode) and key not in entry:
+                entry[key] = default
+
+
+def register_custom_datasets(cfg: CfgNode, *, used_only: bool = True) -> list[str]:
+    """Registers the entries of ``DATASETS.CUSTOM``; an earlier set of the name is replaced.
+
+    Args:
+        cfg: a complete config.
+        used_only: leave out entries that neither DATASETS.TRAIN nor DATASETS.TEST names; their
+            files need not exist then.
+
+    Returns:
+        the names that were registered.
+
+    Raises:
+        CustomDatasetError: an entry cannot be used.
+    """
+    names = []
+    custom = cfg.DATASETS.get("CUSTOM") or {}  # configs of other projects lack the key
+    for name, entry in custom.items():
+        if used_only and name not in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
+            continue
+        spec = Spec.of(name, entry)
+        if spec.format not in FORMATS:
+            raise spec.error("FORMAT", f"{spec.format} is unknown; known are {', '.join(FORMATS)}")
+        FORMATS[spec.format](spec)
+        names.append(name)
+    return names
