@@ -13,6 +13,7 @@ from . import (  # noqa: F401 - imported for what they register
     register_coco_stuff_10k,
     register_mapillary_vistas,
     register_mapillary_vistas_panoptic,
+    register_safetybarrier_instance,
     register_shapes,
 )
 from .folders import dataset_root, require_dataset_files
