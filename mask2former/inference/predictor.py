@@ -10,6 +10,7 @@ from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.modeling import build_model
+from mask2former.data.datasets.custom import register_custom_datasets
 
 
 class Predictor:
@@ -37,6 +38,7 @@ class Predictor:
             raise ValueError(f"INPUT.FORMAT is {self.cfg.INPUT.FORMAT!r}; known are RGB and BGR.")
         self.model = build_model(self.cfg).eval()
         DetectionCheckpointer(self.model).load(self.cfg.MODEL.WEIGHTS)
+        register_custom_datasets(self.cfg, need_files=False)
         names = self.cfg.DATASETS.TEST or self.cfg.DATASETS.TRAIN
         self.metadata = MetadataCatalog.get(names[0] if names else "__unnamed__")
         self.resize = T.ResizeShortestEdge(

@@ -251,3 +251,14 @@ def test_mixed_sets_are_drawn_by_weight_and_evenly_within():
 def test_impossible_weights_are_refused(weights, message):
     with pytest.raises(ValueError, match=message):
         MixedSetsSampler([5, 5], weights, seed=0)
+
+
+def test_inference_needs_only_the_class_names():
+    entry = {"FORMAT": "cvat", "ANNOTATIONS": "gone", "CLASSES": ["rail", "post"]}
+    node = CfgNode(
+        {"DATASETS": {"CUSTOM": {"gone_set": entry}, "TRAIN": ("gone_set",), "TEST": ()}}
+    )
+    register_custom_datasets(node, need_files=False)
+    assert MetadataCatalog.get("gone_set").thing_classes == ["rail", "post"]
+    with pytest.raises(CustomDatasetError, match="gone: no such file|export the task"):
+        register_custom_datasets(node)

@@ -1,15 +1,19 @@
 """Registers what ``DATASETS.CUSTOM`` declares."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import fields
 
 from detectron2.config import CfgNode
 
+from ..declare import replace_metadata
 from .coco import register_coco_instance, register_coco_panoptic
 from .cvat import register_cvat
 from .semantic import register_semantic
-from .spec import Spec
+from .spec import CustomDatasetError, Spec
 from .yolo import register_yolo
+
+logger = logging.getLogger(__name__)
 
 FORMATS: dict[str, Callable[[Spec], None]] = {
     "coco_instance": register_coco_instance,
@@ -29,13 +33,17 @@ def complete_entries(cfg: CfgNode) -> None:
                 entry[key] = default
 
 
-def register_custom_datasets(cfg: CfgNode, *, used_only: bool = True) -> list[str]:
+def register_custom_datasets(
+    cfg: CfgNode, *, used_only: bool = True, need_files: bool = True
+) -> list[str]:
     """Registers the entries of ``DATASETS.CUSTOM``; an earlier set of the name is replaced.
 
     Args:
         cfg: a complete config.
         used_only: leave out entries that neither DATASETS.TRAIN nor DATASETS.TEST names; their
             files need not exist then.
+        need_files: False, for inference: where the files of a set are not at hand, only its class
+            names are registered, from CLASSES.
 
     Returns:
         the names that were registered.
@@ -51,6 +59,21 @@ def register_custom_datasets(cfg: CfgNode, *, used_only: bool = True) -> list[st
         spec = Spec.of(name, entry)
         if spec.format not in FORMATS:
             raise spec.error("FORMAT", f"{spec.format} is unknown; known are {', '.join(FORMATS)}")
-        FORMATS[spec.format](spec)
+        try:
+            FORMATS[spec.format](spec)
+        except CustomDatasetError as error:
+            if need_files:
+                raise
+            logger.info("Only the class names of %s are known: %s", name, error)
+            _register_names(spec)
         names.append(name)
     return names
+
+
+def _register_names(spec: Spec) -> None:
+    kind = "stuff" if spec.format == "semantic" else "thing"
+    if spec.classes:
+        colors = spec.with_colors(len(spec.classes))
+        replace_metadata(
+            spec.name, **{f"{kind}_classes": list(spec.classes), f"{kind}_colors": colors}
+        )
