@@ -20,6 +20,7 @@ from .data import (
     COCOPanopticNewBaselineDatasetMapper,
     MaskFormerInstanceDatasetMapper,
     MaskFormerPanopticDatasetMapper,
+    MaskFormerPanopticDatasetMapperCropSampling,
     MaskFormerSemanticDatasetMapper,
 )
 from .evaluation.instance_evaluation import InstanceSegEvaluator
@@ -32,6 +33,7 @@ __all__ = [
     "MaskFormer",
     "MaskFormerInstanceDatasetMapper",
     "MaskFormerPanopticDatasetMapper",
+    "MaskFormerPanopticDatasetMapperCropSampling",
     "MaskFormerSemanticDatasetMapper",
     "add_maskformer2_config",
 ]

@@ -50,6 +50,12 @@ def _add_input_keys(cfg: CN) -> None:
     cfg.INPUT.NEW_SAMPLING_SHORTEST_SIDE_MIN = 1024
     cfg.INPUT.NEW_SAMPLING_SHORTEST_SIDE_MAX = 6192
     cfg.INPUT.NEW_SAMPLING_OVERALL_MAX_SIZE = 9288
+    # Whether crop sampling may choose a crowd region as the object to bring to a size. True is what
+    # the published code does, though a crowd is no object. [ours]
+    cfg.INPUT.NEW_SAMPLING_CROWD = False
+    # Drop segments of which the crop left at most one pixel. None: as the code that published the
+    # config, that is with MODEL.MASK_FORMER.APPLY_IBS and with crop sampling only. [ours]
+    cfg.INPUT.DROP_VANISHED_SEGMENTS = None
     # Label passed to the criterion; stored, not used. [IBS]
     cfg.DATASETS.NAME = "Cityscapes"
     # Data sets declared in YAML, name -> FORMAT, IMAGES, ANNOTATIONS, ...; see

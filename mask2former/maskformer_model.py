@@ -126,7 +126,9 @@ class MaskFormer(nn.Module):
                 * ``image``: uint8 or float [3, H, W] in the channel order of the config,
                 * ``instances`` (training): Instances with ``gt_classes`` int64 [n] and
                   ``gt_masks`` bool [n, H, W],
-                * ``height``, ``width`` (inference): requested output size, by default H and W.
+                * ``height``, ``width`` (inference): requested output size, by default H and W;
+
+                or, from crop sampling, per pair a dict of two such dicts under the keys 0 and 1.
 
         Returns:
             In training weighted losses by name. In inference per image a dict with, as configured,
@@ -137,6 +139,7 @@ class MaskFormer(nn.Module):
                 * ``instances``: Instances, see
                   :class:`~mask2former.modeling.postprocessing.instance.InstanceTask`.
         """
+        batched_inputs = _unpaired(batched_inputs)
         images = self.preprocess_image(batched_inputs)  # [B, 3, H, W], padded
         features = self.backbone(images.tensor)  # res2 ... res5: [B, C_i, H/s, W/s]
         outputs = self.sem_seg_head(features)  # [B, Q, K + 1], [B, Q, H/4, W/4], aux
@@ -291,6 +294,13 @@ def build_criterion(cfg) -> SetCriterion:
         oversample_ratio=mask_former.OVERSAMPLE_RATIO,
         importance_sample_ratio=mask_former.IMPORTANCE_SAMPLE_RATIO,
     )
+
+
+def _unpaired(batched_inputs: list[dict]) -> list[dict]:
+    """Crop sampling's pairs one by one: item 0's sample 0 and 1, item 1's sample 0, ... [IBS]."""
+    if not any("image" not in item and 0 in item for item in batched_inputs):
+        return batched_inputs
+    return [item[i] for item in batched_inputs for i in (0, 1)]
 
 
 def _ground_truth(batched_inputs: list[dict]) -> list[Instances]:

@@ -9,7 +9,9 @@ from .dataset_mappers import (
     ImageDecodeError,
     MaskFormerInstanceDatasetMapper,
     MaskFormerPanopticDatasetMapper,
+    MaskFormerPanopticDatasetMapperCropSampling,
     MaskFormerSemanticDatasetMapper,
+    SafetyBarrierInstanceDatasetMapper,
     build_train_mapper,
 )
 
@@ -20,7 +22,9 @@ __all__ = [
     "ImageDecodeError",
     "MaskFormerInstanceDatasetMapper",
     "MaskFormerPanopticDatasetMapper",
+    "MaskFormerPanopticDatasetMapperCropSampling",
     "MaskFormerSemanticDatasetMapper",
+    "SafetyBarrierInstanceDatasetMapper",
     "build_test_loader",
     "build_train_loader",
     "build_train_mapper",

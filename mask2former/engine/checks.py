@@ -6,6 +6,7 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
+from mask2former.data.dataset_mappers import DATASET_MAPPERS
 from mask2former.data.datasets.folders import remedy, require_dataset_files
 
 from .checkpoint import check_weights_exist
@@ -24,6 +25,7 @@ def check_config(cfg: CfgNode, *, eval_only: bool, resume: bool) -> None:
         check_dataset(cfg, name, evaluated=name in cfg.DATASETS.TEST)
         check_class_count(cfg, name)
     if not eval_only:
+        check_crop_sampling(cfg)
         check_batch_size(cfg, comm.get_world_size())
     resumes = resume and os.path.exists(os.path.join(cfg.OUTPUT_DIR, "last_checkpoint"))
     is_local = bool(cfg.MODEL.WEIGHTS) and "://" not in cfg.MODEL.WEIGHTS
@@ -82,16 +84,54 @@ def class_count(meta: Metadata) -> int | None:
     return None
 
 
+def check_crop_sampling(cfg: CfgNode) -> None:
+    """Raises ConfigError when crop sampling is asked for, but not of its mapper and one set."""
+    mapper, sampler = cfg.INPUT.DATASET_MAPPER_NAME, "mask_former_panoptic_cropsampling"
+    others = DATASET_MAPPERS.keys() - {sampler}
+    if (cfg.INPUT.NEW_SAMPLING or cfg.INPUT.CROP.WITH_INSTANCE) and mapper in others:
+        raise ConfigError(
+            "INPUT.NEW_SAMPLING and INPUT.CROP.WITH_INSTANCE need INPUT.DATASET_MAPPER_NAME "
+            f"{sampler}, not {mapper}"
+        )
+    if mapper != sampler:
+        return
+    if len(cfg.DATASETS.TRAIN) != 1:
+        raise ConfigError(
+            f"DATASETS.TRAIN must name one data set for {sampler} (its records are categories), "
+            f"not {len(cfg.DATASETS.TRAIN)}"
+        )
+    index = MetadataCatalog.get(cfg.DATASETS.TRAIN[0]).get("images_per_cat_json")
+    if index is None:
+        raise ConfigError(
+            f"Data set {cfg.DATASETS.TRAIN[0]} has no images_per_cat_json in its metadata, which "
+            f"{sampler} needs; choose a *_cropsampling set"
+        )
+    if not PathManager.exists(index):
+        raise ConfigError(
+            f"Data set {cfg.DATASETS.TRAIN[0]}: {index} does not exist (images_per_cat_json). "
+            f"{remedy(cfg.DATASETS.TRAIN[0])}"
+        )
+
+
 def check_batch_size(cfg: CfgNode, processes: int) -> None:
-    """Raises ConfigError unless every process gets the same number of images."""
+    """Raises ConfigError unless every process gets the same number of images, or of pairs."""
+    batch = cfg.SOLVER.IMS_PER_BATCH
+    unit = 2 if cfg.INPUT.NEW_SAMPLING else 1
+    if batch % unit:
+        raise ConfigError(
+            f"SOLVER.IMS_PER_BATCH is {batch}, but INPUT.NEW_SAMPLING trains on pairs of images; "
+            f"set SOLVER.IMS_PER_BATCH {batch + 1}"
+        )
     if cfg.SOLVER.REFERENCE_WORLD_SIZE > 0:
         return  # detectron2 scales the batch to the number of processes
-    batch = cfg.SOLVER.IMS_PER_BATCH
-    if batch < 1 or batch % processes:
-        smaller, larger = batch // processes * processes, (batch // processes + 1) * processes
+    step = processes * unit
+    if batch < 1 or batch % step:
+        smaller, larger = batch // step * step, (batch // step + 1) * step
         choices = " or ".join(str(n) for n in (smaller, larger) if n > 0)
+        pairs = " in pairs (INPUT.NEW_SAMPLING)" if unit == 2 else ""
         raise ConfigError(
-            f"SOLVER.IMS_PER_BATCH is {batch}, which {processes} processes cannot share evenly; "
+            f"SOLVER.IMS_PER_BATCH is {batch}, which {processes} processes cannot share evenly"
+            f"{pairs}; "
             f"set SOLVER.IMS_PER_BATCH {choices}"
         )
 

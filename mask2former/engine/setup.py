@@ -1,6 +1,7 @@
 """From the command line to a checked, frozen config and open log files."""
 
 import argparse
+import logging
 import os
 import re
 
@@ -42,6 +43,8 @@ def setup(args: argparse.Namespace) -> CfgNode:
     )
     if note:
         logger.info(note)
+    if cfg.INPUT.NEW_SAMPLING:
+        halve_batch(cfg)
     return cfg
 
 
@@ -76,6 +79,18 @@ def load_config(config_file: str, opts: list[str]) -> CfgNode:
     except CustomDatasetError as error:
         raise ConfigError(str(error)) from error
     return cfg
+
+
+def halve_batch(cfg: CfgNode) -> None:
+    """SOLVER.IMS_PER_BATCH in items of crop sampling, which are two images each.
+
+    The saved config keeps the number of images, as published.
+    """
+    cfg.SOLVER.defrost()
+    cfg.SOLVER.IMS_PER_BATCH //= 2
+    cfg.SOLVER.freeze()
+    logger = logging.getLogger(__name__)
+    logger.info("INPUT.NEW_SAMPLING: batches of %d pairs of images", cfg.SOLVER.IMS_PER_BATCH)
 
 
 def choose_device(cfg: CfgNode, num_gpus: int) -> str | None:

@@ -8,6 +8,8 @@ import cv2
 import numpy as np
 from pycocotools import mask as mask_api
 
+from detectron2.data import detection_utils as utils
+
 from .lazy_augmentation import Augmented
 
 logger = logging.getLogger(__name__)
@@ -96,6 +98,16 @@ def transformed(annotations: list[dict[str, Any]], view: Augmented) -> Iterator[
             yield view.transforms.apply_polygons(segmentation)
         else:
             yield view.mask(segmentation)
+
+
+def transformed_boxes(annotations: list[dict[str, Any]], view: Augmented) -> np.ndarray:
+    """The annotations' boxes in the augmented image, clipped to it: XYXY, float32 [N, 4]."""
+    boxes = np.zeros((len(annotations), 4), np.float32)
+    for box, annotation in zip(boxes, annotations):
+        plain = {key: annotation[key] for key in ("bbox", "bbox_mode")}
+        moved = utils.transform_instance_annotations(plain, view.transforms, view.shape)
+        box[:] = moved["bbox"]
+    return boxes
 
 
 def rasterise(segmentations: Sequence[Segmentation], shape: tuple[int, int]) -> np.ndarray:

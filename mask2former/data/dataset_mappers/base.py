@@ -54,10 +54,15 @@ class PaddingMapper(TrainingMapper):
     Attributes:
         ignore_label: label of pixels without ground truth.
         size_divisibility: side of the square that results are padded to; <= 0 for none.
+        drop_vanished: whether segments of which the crop left nothing are dropped.
     """
 
     # Whether the crop looks at the semantic map; a semantic or panoptic mapper's does.
     category_crop = True
+    # Whether ground truth is a list of segments, which may vanish; a semantic mapper's is not.
+    has_segments = True
+    # Whether the mapper chooses a box, and a ratio to resize by, before augmenting.
+    samples_crops = False
 
     def __init__(
         self,
@@ -67,20 +72,26 @@ class PaddingMapper(TrainingMapper):
         image_format: str,
         ignore_label: int,
         size_divisibility: int,
+        drop_vanished: bool = False,
     ) -> None:
         super().__init__(is_train, augmentations=augmentations, image_format=image_format)
         self.ignore_label = ignore_label
         self.size_divisibility = size_divisibility
+        self.drop_vanished = drop_vanished
 
     @classmethod
     def from_config(cls, cfg, is_train: bool = True) -> dict[str, Any]:
         """Reads the INPUT keys and the ignore label of the first training set."""
         arguments = {
             "is_train": is_train,
-            "augmentations": resize_crop_flip(cfg, category_crop=cls.category_crop),
+            "augmentations": resize_crop_flip(
+                cfg, category_crop=cls.category_crop, samples_crops=cls.samples_crops
+            ),
             "image_format": cfg.INPUT.FORMAT,
             "size_divisibility": cfg.INPUT.SIZE_DIVISIBILITY,
         }
+        if cls.has_segments:
+            arguments["drop_vanished"] = _drops_vanished(cfg)
         if cls.category_crop:
             name = cfg.DATASETS.TRAIN[0]
             ignore_label = MetadataCatalog.get(name).get("ignore_label")
@@ -92,6 +103,12 @@ class PaddingMapper(TrainingMapper):
                 )
             arguments["ignore_label"] = ignore_label
         return arguments
+
+
+def _drops_vanished(cfg) -> bool:
+    """INPUT.DROP_VANISHED_SEGMENTS; None means what the code that published the config does."""
+    wanted = cfg.INPUT.DROP_VANISHED_SEGMENTS
+    return bool(cfg.MODEL.MASK_FORMER.APPLY_IBS if wanted is None else wanted)
 
 
 def _copy_record(dataset_dict: dict[str, Any]) -> dict[str, Any]:

@@ -19,10 +19,13 @@ import torch
 from detectron2.data import transforms as T
 from detectron2.projects.point_rend import ColorAugSSDTransform
 
+from .crop_sampling import AdaptiveResize, CropAroundBox
 from .separable import AxisIndices, render_image, shape_after
 
-# Augmentations that look at the image's size only (or at the label map, which is provided).
+# Augmentations that look at the image's size only (or at labels and boxes, which are provided).
 _SIZE_ONLY = (
+    AdaptiveResize,
+    CropAroundBox,
     T.FixedSizeCrop,
     T.RandomCrop,
     T.RandomCrop_CategoryAreaConstraint,
@@ -37,12 +40,20 @@ _PLAIN_TRANSFORMS = (ColorAugSSDTransform, T.NoOpTransform, T.HFlipTransform, T.
 class StandIn(T.AugInput):
     """Answers `image` with a weightless array of the current size and remembers transforms."""
 
-    def __init__(self, shape: tuple[int, ...], labels: np.ndarray | None) -> None:
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        labels: np.ndarray | None,
+        *,
+        boxes: np.ndarray | None = None,
+        ratio: float | None = None,
+    ) -> None:
         # Not calling the base: it would ask for pixels.
         self._shape = shape
         self._labels = labels
         self._indices = AxisIndices(*shape[:2], rule="torch")
-        self.boxes = None
+        self.boxes = boxes
+        self.ratio = ratio
         self.steps: list[T.Transform] = []
 
     @property
@@ -57,8 +68,31 @@ class StandIn(T.AugInput):
         for step in flatten(tfm):
             self.steps.append(step)
             self._shape = shape_after(step, self._shape)
+            self.boxes = moved_boxes(step, self.boxes)
             if self._labels is not None:
                 self._indices.apply(step)
+
+
+class PixelInput(T.AugInput):
+    """An ordinary input with the hints that crop sampling gives."""
+
+    def __init__(self, image: np.ndarray, *, ratio: float | None = None, **parts: Any) -> None:
+        super().__init__(image, **parts)
+        self.ratio = ratio
+
+    def transform(self, tfm: T.Transform) -> None:
+        boxes, self.boxes = self.boxes, None
+        super().transform(tfm)
+        for step in flatten(tfm):
+            boxes = moved_boxes(step, boxes)
+        self.boxes = boxes
+
+
+def moved_boxes(step: T.Transform, boxes: np.ndarray | None) -> np.ndarray | None:
+    """Boxes [N, 4] after a transform, in their dtype: integers are cut off, as published."""
+    if boxes is None:
+        return None
+    return step.apply_box(boxes.astype(np.float64)).astype(boxes.dtype)
 
 
 def flatten(tfm: T.Transform) -> list[T.Transform]:
@@ -133,21 +167,31 @@ class Augmented:
         return torch.from_numpy(planes)
 
 
-def augment(augmentations: list, image: np.ndarray, sem_seg: np.ndarray | None = None) -> Augmented:
+def augment(
+    augmentations: list,
+    image: np.ndarray,
+    sem_seg: np.ndarray | None = None,
+    *,
+    boxes: np.ndarray | None = None,
+    ratio: float | None = None,
+) -> Augmented:
     """Applies a list of augmentations as ``T.apply_transform_gens`` would.
 
     Args:
         augmentations: detectron2 augmentations or transforms.
         image: uint8 [H, W, C].
         sem_seg: label map [H, W] that augmentations may look at.
+        boxes: XYXY [N, 4] in pixels that augmentations may look at.
+        ratio: by which `AdaptiveResize` resizes.
     """
     if image.dtype == np.uint8 and image.ndim == 3 and all(map(_is_size_only, augmentations)):
-        stand_in = StandIn(image.shape, sem_seg)
+        stand_in = StandIn(image.shape, sem_seg, boxes=boxes, ratio=ratio)
         T.AugmentationList(augmentations)(stand_in)
         transforms = T.TransformList(stand_in.steps)
         return Augmented(render_image(image, stand_in.steps), transforms, image.shape[:2])
-    extra: dict[str, Any] = {} if sem_seg is None else {"sem_seg": sem_seg.astype(np.float64)}
-    aug_input, transforms = T.apply_transform_gens(augmentations, T.AugInput(image, **extra))
+    labels = None if sem_seg is None else sem_seg.astype(np.float64)
+    plain = PixelInput(image, sem_seg=labels, boxes=boxes, ratio=ratio)
+    aug_input, transforms = T.apply_transform_gens(augmentations, plain)
     return Augmented(aug_input.image, transforms, None)
 
 

@@ -8,7 +8,14 @@ from detectron2.config import configurable
 
 from .base import PaddingMapper
 from .lazy_augmentation import augment
-from .masks import IMAGE_PAD_VALUE, equality_masks, make_instances, number_segments, pad_to
+from .masks import (
+    IMAGE_PAD_VALUE,
+    equality_masks,
+    make_instances,
+    more_than_one_pixel,
+    number_segments,
+    pad_to,
+)
 from .reading import read_label_map, read_panoptic_ids
 
 
@@ -17,7 +24,8 @@ class MaskFormerPanopticDatasetMapper(PaddingMapper):
 
     Adds ``image`` (uint8 [3, H, W]), ``sem_seg`` (int64 [H, W], if the record names a map) and
     ``instances``: ``gt_classes`` and ``gt_masks`` (bool [N, H, W]) of the segments that are no
-    crowd, in their order. A segment that the crop cut away keeps an empty mask.
+    crowd, in their order. A segment that the crop cut away keeps an empty mask; with
+    ``drop_vanished`` segments with at most one visible pixel go (Mask2Former-IBS).
     """
 
     @configurable
@@ -29,6 +37,7 @@ class MaskFormerPanopticDatasetMapper(PaddingMapper):
         image_format: str,
         ignore_label: int,
         size_divisibility: int,
+        drop_vanished: bool = False,
     ) -> None:
         """See `PaddingMapper`."""
         super().__init__(
@@ -37,6 +46,7 @@ class MaskFormerPanopticDatasetMapper(PaddingMapper):
             image_format=image_format,
             ignore_label=ignore_label,
             size_divisibility=size_divisibility,
+            drop_vanished=drop_vanished,
         )
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
@@ -54,13 +64,17 @@ class MaskFormerPanopticDatasetMapper(PaddingMapper):
             )
         if "annotations" in dataset_dict:
             raise ValueError("Panoptic segmentation dataset should not have 'annotations'.")
+        return self._map(dataset_dict)
+
+    def _map(self, dataset_dict: dict[str, Any], **hints: Any) -> dict[str, Any]:
+        """Reads, augments and collects; ``hints`` are what augmentations ask for, see `augment`."""
         record, image = self._start(dataset_dict)
         side = self.size_divisibility
         labels = None
         if "sem_seg_file_name" in record:
             labels = read_label_map(record.pop("sem_seg_file_name"), image.shape[:2])
         ids = read_panoptic_ids(record.pop("pan_seg_file_name"), image.shape[:2])
-        view = augment(self.tfm_gens, image, labels)
+        view = augment(self.tfm_gens, image, labels, **hints)
 
         record["image"] = pad_to(view.image_tensor(), side, IMAGE_PAD_VALUE)
         if labels is not None:
@@ -69,7 +83,10 @@ class MaskFormerPanopticDatasetMapper(PaddingMapper):
         segments = [s for s in record["segments_info"] if not s.get("iscrowd", 0)]
         numbered, numbers = number_segments(ids, [s["id"] for s in segments])
         numbered = pad_to(torch.from_numpy(view.segments(numbered)), side, 0).numpy()
-        masks = equality_masks(numbered, numbers)
         classes = [s["category_id"] for s in segments]
+        if self.drop_vanished:
+            kept = more_than_one_pixel(numbered, numbers)
+            numbers, classes = [numbers[i] for i in kept], [classes[i] for i in kept]
+        masks = equality_masks(numbered, numbers)
         record["instances"] = make_instances(numbered.shape, classes, masks)
         return record

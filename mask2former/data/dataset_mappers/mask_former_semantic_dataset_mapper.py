@@ -19,6 +19,8 @@ class MaskFormerSemanticDatasetMapper(PaddingMapper):
     ``gt_classes`` (the labels present, ascending) and ``gt_masks`` (bool [N, H, W]).
     """
 
+    has_segments = False
+
     @configurable
     def __init__(
         self,

@@ -73,6 +73,12 @@ def number_segments(ids: np.ndarray, wanted: Sequence[int]) -> tuple[np.ndarray,
     ].tolist()
 
 
+def more_than_one_pixel(numbered: np.ndarray, numbers: Sequence[int]) -> list[int]:
+    """Positions of the ``numbers`` that at least two pixels of a map of `number_segments` have."""
+    counts = np.bincount(numbered.ravel(), minlength=max(numbers, default=0) + 1)
+    return [i for i, number in enumerate(numbers) if counts[number] > 1]
+
+
 def make_instances(
     shape: tuple[int, int], classes: Sequence[int], masks: torch.Tensor
 ) -> Instances:
