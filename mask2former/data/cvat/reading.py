@@ -119,13 +119,18 @@ def iterate_images(path: str) -> Iterator[CvatImage]:
                     f'{path} is a video export (tracks); export the task as "CVAT for images 1.1"'
                 )
         elif element.tag == "image" and event == "end":
-            yield _image(element, path)
+            yield image_of(element, path)
             element.clear()
             while element.getprevious() is not None:
                 del element.getparent()[0]
 
 
-def _image(element: etree._Element, path: str) -> CvatImage:
+def image_of(element: etree._Element, path: str) -> CvatImage:
+    """What an image element says.
+
+    Raises:
+        CvatError: name, size or a shape's label is missing or broken; names ``path`` and image.
+    """
     try:
         return CvatImage(
             id=int(element.get("id", -1)),
