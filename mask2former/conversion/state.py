@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 from collections import OrderedDict
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -130,6 +130,11 @@ def _derived(name: str, wanted: Tensor, cfg: CfgNode) -> Tensor | None:
     return None
 
 
-def save(weights: dict[str, Tensor], path: str | Path, note: Sequence[str] = ()) -> None:
+def save(weights: dict[str, Tensor], path: str | Path, author: str = "mask2former") -> None:
     """Writes ``{"model": weights}`` as this project's checkpoints are, metadata included."""
-    torch.save({"model": weights, "__author__": " ".join(note) or "mask2former"}, path)
+    temporary = Path(f"{path}.tmp{os.getpid()}")
+    try:
+        torch.save({"model": weights, "__author__": author}, temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
