@@ -48,10 +48,11 @@ def setup(args: argparse.Namespace) -> CfgNode:
     return cfg
 
 
-def load_config(config_file: str, opts: list[str]) -> CfgNode:
+def load_config(config_file: str, opts: list[str], *, need_data: bool = True) -> CfgNode:
     """Defaults, then ``config_file`` (may be empty), then ``KEY VALUE`` pairs; not frozen.
 
-    The sets of DATASETS.CUSTOM that it uses are registered.
+    The sets of DATASETS.CUSTOM that it uses are registered; with ``need_data=False`` (inference)
+    their files may be elsewhere.
 
     Raises:
         ConfigError: the file is missing, or a key or value is not possible.
@@ -75,7 +76,7 @@ def load_config(config_file: str, opts: list[str]) -> CfgNode:
         except (KeyError, ValueError, AssertionError) as error:
             raise _explained(error, cfg, f"command line, {key} {value}") from error
     try:
-        register_custom_datasets(cfg)
+        register_custom_datasets(cfg, need_files=need_data)
     except CustomDatasetError as error:
         raise ConfigError(str(error)) from error
     return cfg

@@ -1,6 +1,7 @@
 """The format "CVAT for images 1.1": mask coding and streaming XML."""
 
-from .reading import CvatError, Shape, iterate_images, read_labels
+from .labels import read_label_attributes, read_labels
+from .reading import CvatError, Shape, iterate_images
 from .rle import CvatMask, decode_mask, encode_mask
 
 __all__ = [
@@ -10,5 +11,6 @@ __all__ = [
     "decode_mask",
     "encode_mask",
     "iterate_images",
+    "read_label_attributes",
     "read_labels",
 ]

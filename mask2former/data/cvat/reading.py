@@ -83,28 +83,6 @@ class CvatImage:
     tags: list[str]
 
 
-def read_labels(path: str) -> list[str]:
-    """Class names as ``meta`` declares them (task, job or project), in order, without repeats.
-
-    Returns:
-        an empty list where the file has no ``meta`` with labels.
-
-    Raises:
-        CvatError: the file is no CVAT XML.
-        FileNotFoundError: there is no such file.
-    """
-    labels: dict[str, None] = {}
-    for event, element in _parse(path, ("start", "end"), ("meta", "label", "image")):
-        if event == "start":
-            if element.tag == "image":
-                break  # labels come before the images
-        elif element.tag == "label" and element.getparent().tag == "labels":
-            name = element.findtext("name")
-            if name and not element.findtext("parent"):  # parts of skeletons have a parent
-                labels[name] = None
-    return list(labels)
-
-
 def iterate_images(path: str) -> Iterator[CvatImage]:
     """Yields the image elements in the order of the file.
 
@@ -112,7 +90,7 @@ def iterate_images(path: str) -> Iterator[CvatImage]:
         CvatError: no CVAT XML, a video export, or a broken element.
         FileNotFoundError: there is no such file.
     """
-    for event, element in _parse(path, ("start", "end"), ("image", "track")):
+    for event, element in parse(path, ("start", "end"), ("image", "track")):
         if element.tag == "track" and event == "start":
             if element.getparent() is not None and element.getparent().tag == "annotations":
                 raise CvatError(
@@ -156,7 +134,13 @@ def _shape(element: etree._Element) -> Shape:
     )
 
 
-def _parse(path: str, events: tuple[str, ...], tags: tuple[str, ...]) -> Iterator:
+def parse(path: str, events: tuple[str, ...], tags: tuple[str, ...]) -> Iterator:
+    """Yields (event, element) of some tags as the file streams by.
+
+    Raises:
+        CvatError: no readable XML, or its root is not ``annotations``.
+        FileNotFoundError: there is no such file.
+    """
     if not os.path.isfile(path):
         raise FileNotFoundError(f"there is no annotation file {path}")
     root_seen = False
