@@ -8,7 +8,6 @@ docs/custom-dataset.md); this is for other tools, and for a split that stays.
 """
 
 import argparse
-import hashlib
 import json
 import os
 import sys
@@ -24,6 +23,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from mask2former.data.cvat import CvatError
 from mask2former.data.datasets.custom import CustomDatasetError, Spec
 from mask2former.data.datasets.custom.cvat import register_cvat
+from mask2former.data.datasets.custom.spec import is_validation
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -50,12 +50,6 @@ def get_parser() -> argparse.ArgumentParser:
         "--keep-empty", action="store_true", help="keep images without annotations (background)"
     )
     return parser
-
-
-def is_validation(name: str, share: float) -> bool:
-    """Decided by the name alone, so that the split does not move when images are added."""
-    digest = hashlib.sha256(name.encode()).digest()
-    return int.from_bytes(digest[:8], "big") / 2**64 < share
 
 
 def coco_file(records: list[dict[str, Any]], names: list[str], root: str) -> dict[str, Any]:

@@ -238,6 +238,31 @@ def test_any_key_of_an_entry_can_be_set_on_the_command_line(coco, tmp_path):
         load_config(str(config), ["DATASETS.CUSTOM.cmdline_set.ANNOTATIONS", "gone.json"])
 
 
+def test_a_set_without_a_split_is_divided_by_name(register, tmp_path):
+    for i in range(40):
+        write_image(tmp_path / "images" / f"{i}.jpg")
+        write_image(tmp_path / "labels" / f"{i}.png", mode="L")
+    entry = {
+        "FORMAT": "semantic",
+        "IMAGES": str(tmp_path / "images"),
+        "ANNOTATIONS": str(tmp_path / "labels"),
+        "CLASSES": ["wall"],
+        "VAL_SHARE": 0.25,
+    }
+    train, val = ({r["file_name"] for r in register(**entry, PART=p)[0]} for p in ("train", "val"))
+    assert not train & val
+    assert len(train | val) == 40
+    assert 4 <= len(val) <= 16
+    write_image(tmp_path / "images" / "new.jpg")
+    write_image(tmp_path / "labels" / "new.png", mode="L")
+    assert val <= {r["file_name"] for r in register(**entry, PART="val")[0]}
+
+
+def test_evaluation_of_a_part_does_not_use_the_whole_file(register, coco):
+    _, meta = register(**coco, PART="train", VAL_SHARE=0.0)
+    assert meta.get("json_file") is None
+
+
 def test_mixed_sets_are_drawn_by_weight_and_evenly_within():
     stream = iter(MixedSetsSampler([5, 50], [3.0, 1.0], seed=1))
     drawn = np.array([next(stream) for _ in range(4000)])

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import fields
 
 from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ..declare import replace_metadata
 from .coco import register_coco_instance, register_coco_panoptic
@@ -61,6 +62,7 @@ def register_custom_datasets(
             raise spec.error("FORMAT", f"{spec.format} is unknown; known are {', '.join(FORMATS)}")
         try:
             FORMATS[spec.format](spec)
+            _keep_part(spec)
         except CustomDatasetError as error:
             if need_files:
                 raise
@@ -68,6 +70,25 @@ def register_custom_datasets(
             _register_names(spec)
         names.append(name)
     return names
+
+
+def _keep_part(spec: Spec) -> None:
+    if not spec.part:
+        return
+    metadata = MetadataCatalog.get(spec.name)
+    if metadata.get("panoptic_json"):
+        raise spec.error("PART", "needs a file for each part: panoptic evaluation reads it whole")
+    load = DatasetCatalog.pop(spec.name)
+
+    def of_part() -> list[dict]:
+        records = [r for r in load() if spec.in_part(r["file_name"])]
+        if not records:
+            raise spec.error("PART", f"{spec.part} has no image; change VAL_SHARE {spec.val_share}")
+        return records
+
+    DatasetCatalog.register(spec.name, of_part)
+    if hasattr(metadata, "json_file"):
+        del metadata.json_file  # the whole file's ground truth
 
 
 def _register_names(spec: Spec) -> None:

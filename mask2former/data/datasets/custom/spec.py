@@ -1,6 +1,7 @@
 """One entry of ``DATASETS.CUSTOM``, checked."""
 
 import difflib
+import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -30,6 +31,9 @@ class Spec:
         colors: one RGB triple a class; semantic: also the code of colour-coded label images.
         split: yolo: which list of data.yaml; cvat: only this subset of a project.
         ignore_label: semantic: value without ground truth.
+        part: "train" or "val": only this part of a set that has no split of its own; an image's
+            part follows from its name and does not move when others are added.
+        val_share: share of the images that is the part "val".
     """
 
     name: str
@@ -42,6 +46,8 @@ class Spec:
     colors: tuple[tuple[int, int, int], ...] = ()
     split: str = ""
     ignore_label: int = 255
+    part: str = ""
+    val_share: float = 0.1
 
     @classmethod
     def of(cls, name: str, entry: Mapping[str, Any]) -> "Spec":
@@ -68,6 +74,8 @@ class Spec:
         if not values.get("format"):
             raise CustomDatasetError(f"DATASETS.CUSTOM.{name}: FORMAT is missing")
         spec = cls(name=name, **values)
+        if spec.part not in ("", "train", "val"):
+            raise spec.error("PART", f'is {spec.part}; it can be "train" or "val"')
         if spec.colors and spec.classes and len(spec.colors) != len(spec.classes):
             raise spec.error(
                 "COLORS", f"has {len(spec.colors)} entries for {len(spec.classes)} CLASSES"
@@ -92,6 +100,12 @@ class Spec:
             raise self.error(key, f"{path}: no such {kind} (looked for {os.path.abspath(path)})")
         return path
 
+    def in_part(self, file_name: str) -> bool:
+        """Whether an image belongs to ``part``."""
+        if not self.part:
+            return True
+        return (self.part == "val") == is_validation(file_name, self.val_share)
+
     def with_colors(self, count: int) -> list[list[int]]:
         """One RGB colour a class: ``colors``, else detectron2's colour map."""
         if self.colors:
@@ -100,6 +114,17 @@ class Spec:
 
         table = colormap(rgb=True, maximum=255)
         return [[int(v) for v in table[i % len(table)]] for i in range(count)]
+
+
+def is_validation(file_name: str, share: float) -> bool:
+    """A split by names: the same image falls on the same side, whatever else is in the set.
+
+    Args:
+        file_name: only the last part of the path counts, so that a folder can be moved.
+        share: of the images that are for validation, in [0, 1].
+    """
+    digest = hashlib.sha256(os.path.basename(file_name).encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64 < share
 
 
 def _class_names(name: str, value: Any) -> tuple[str, ...]:
