@@ -126,7 +126,7 @@ def _config(row: dict) -> str:
     if config is None:
         return f"`{row['published_config_name']}` (mmdetection)"
     name = config.rpartition("/")[2]
-    return f"[{name}]({config})" if (REPO / config).is_file() else f"`{config}` (not here yet)"
+    return f"[{name}]({config})" if (REPO / config).is_file() else f"`{name}` (not here yet)"
 
 
 def _verified(row: dict, evidence: dict) -> str:
