@@ -45,6 +45,7 @@ from .corrupt_images import (
 )
 from .dataset_mappers import build_train_mapper
 from .datasets import require_dataset_files
+from .errors import DataError
 from .mixing import MixedSetsSampler
 from .training_samples import TrainingSamples
 
@@ -182,12 +183,18 @@ def _training_records(cfg: CfgNode) -> list[list[dict[str, Any]]]:
 
 def _records_of(cfg: CfgNode, names: list[str]) -> list[dict[str, Any]]:
     keypoints = cfg.MODEL.KEYPOINT_ON
-    return get_detection_dataset_dicts(
-        names,
-        filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
-        min_keypoints=cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE if keypoints else 0,
-        proposal_files=cfg.DATASETS.PROPOSAL_FILES_TRAIN if cfg.MODEL.LOAD_PROPOSALS else None,
-    )
+    try:
+        return get_detection_dataset_dicts(
+            names,
+            filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
+            min_keypoints=cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE if keypoints else 0,
+            proposal_files=cfg.DATASETS.PROPOSAL_FILES_TRAIN if cfg.MODEL.LOAD_PROPOSALS else None,
+        )
+    except AssertionError as error:  # detectron2's way to say that nothing usable is left
+        raise DataError(
+            f"DATASETS.TRAIN {', '.join(names)}: {error} Images need at least one annotation that "
+            "is not a crowd (python tools/dataset_doctor.py finds what is missing)."
+        ) from error
 
 
 def _training_sampler(cfg: CfgNode, records: list[dict], seed: int) -> Sampler:

@@ -1,6 +1,7 @@
 """Errors that are the user's to mend: shown as one line, without a traceback."""
 
 from mask2former.data.dataset_mappers.reading import ImageDecodeError
+from mask2former.data.errors import DataError
 
 
 class UserError(Exception):
@@ -20,7 +21,7 @@ class TrainingDiverged(UserError, FloatingPointError):
 
 
 # All errors of the package that name what the user can mend.
-USER_ERRORS = (UserError, ImageDecodeError)
+USER_ERRORS = (UserError, ImageDecodeError, DataError)
 
 
 def message_of(error: Exception) -> str:

@@ -40,7 +40,14 @@ def _always(cfg: CfgNode, metadata: Metadata) -> bool:
 
 
 def _semantic_on(cfg: CfgNode, metadata: Metadata) -> bool:
-    return cfg.MODEL.MASK_FORMER.TEST.SEMANTIC_ON
+    if not cfg.MODEL.MASK_FORMER.TEST.SEMANTIC_ON:
+        return False
+    if metadata.get("panoptic_json") and not (
+        metadata.get("sem_seg_root") or metadata.get("gt_dir")
+    ):
+        logger.warning("%s has no semantic label maps: mIoU is left out", metadata.name)
+        return False
+    return True
 
 
 def _instance_on(cfg: CfgNode, metadata: Metadata) -> bool:

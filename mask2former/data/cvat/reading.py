@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 import numpy as np
 from lxml import etree
 
+from ..errors import DataError
 from .rle import CvatMask, decode_mask
 
 SHAPES = ("box", "cuboid", "ellipse", "mask", "points", "polygon", "polyline", "skeleton")
 
 
-class CvatError(ValueError):
+class CvatError(DataError):
     """An annotation file that cannot be used; the message names file, image and remedy."""
 
 

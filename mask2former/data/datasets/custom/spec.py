@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from mask2former.data.errors import DataError
+
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
 
-class CustomDatasetError(ValueError):
+class CustomDatasetError(DataError):
     """An entry of DATASETS.CUSTOM cannot be used; names entry, key or file, and remedy."""
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 from detectron2.structures import BoxMode
 
 from ..declare import instance_classes, register
-from .spec import IMAGE_SUFFIXES, Spec
+from .spec import IMAGE_SUFFIXES, CustomDatasetError, Spec
 
 logger = logging.getLogger(__name__)
 
@@ -130,12 +130,12 @@ def _read_labels(
         try:
             category, values = int(float(fields[0])), np.array(fields[1:], dtype=np.float64)
         except ValueError as error:
-            raise ValueError(f"{path}, line {number}: {error}") from error
+            raise CustomDatasetError(f"{path}, line {number}: {error}") from error
         if len(values) == 4:
             boxes += 1
             continue
         if len(values) < 6 or len(values) % 2:
-            raise ValueError(
+            raise CustomDatasetError(
                 f"{path}, line {number}: an outline needs at least three points x y, found "
                 f"{len(values)} numbers"
             )
