@@ -34,7 +34,8 @@ class Imported:
         source: what it was, for people: "Hugging Face", "mmdetection 3", ...
         cfg: the complete config of the network.
         options: the keys of it that were read off the checkpoint; empty if a config was given.
-        base: the published config underneath ``options``, if any.
+        base: the config underneath ``options``, if any.
+        guessed: whether ``base`` was chosen by the number of classes alone.
         state: the weights and the fate of every key.
     """
 
@@ -43,6 +44,7 @@ class Imported:
     options: Options
     base: Path | None
     state: State
+    guessed: bool = False
 
 
 def detect_format(weights: Mapping[str, Tensor]) -> str:
@@ -94,9 +96,11 @@ def import_checkpoint(
         cfg = config_from({}, config_file)
         return Imported(title, cfg, {}, None, complete(cfg, renamed))
     options = _options(kind, renamed.weights, path)
-    base = base or base_config(options["MODEL.SEM_SEG_HEAD.NUM_CLASSES"])
-    cfg = config_from(options, base)
-    return Imported(title, cfg, options, Path(base) if base else None, complete(cfg, renamed))
+    guess = base_config(options["MODEL.SEM_SEG_HEAD.NUM_CLASSES"])
+    chosen = Path(base) if base else guess
+    cfg = config_from(options, chosen)
+    state = complete(cfg, renamed)
+    return Imported(title, cfg, options, chosen, state, guessed=not base and guess is not None)
 
 
 def _rename(kind: str, weights: Mapping[str, Tensor], path: Path) -> Renamed:
@@ -113,7 +117,10 @@ def _rename(kind: str, weights: Mapping[str, Tensor], path: Path) -> Renamed:
 
 def _options(kind: str, weights: Mapping[str, Tensor], path: Path) -> Options:
     if kind != "hf":
-        return infer_options(weights)
+        options = infer_options(weights)
+        if kind == "mmdet":  # counters of batches are there even if its norms are frozen
+            options.pop("MODEL.RESNETS.NORM", None)
+        return options
     folder = path if path.is_dir() else path.parent
     options = huggingface_options(weights, _read_json(folder / "config.json"))
     processor = _read_json(folder / "preprocessor_config.json") or {}
@@ -138,7 +145,7 @@ def write_config(imported: Imported, path: str | Path, weights: str | Path) -> N
     path = Path(path)
     base = imported.base and os.path.relpath(imported.base, path.resolve().parent)
     comment = f"Read off a checkpoint of {imported.source} by tools/import_weights.py."
-    if base:
+    if imported.guessed:
         comment += (
             "\nThe data set is a guess from the number of classes; for another one take its base."
         )

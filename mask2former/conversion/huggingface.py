@@ -89,6 +89,8 @@ def huggingface_options(
 ) -> Options:
     """Config keys of an imported model: from its weights (under our names) and its config.json."""
     options = infer_options(weights)
+    # Every ResNet there has plain batch norms; whether ours are frozen is the data set's choice.
+    options.pop("MODEL.RESNETS.NORM", None)
     if hf_config is None:
         return options
     backbone = hf_config.get("backbone_config") or {}

@@ -254,3 +254,7 @@ def test_backbones_that_only_one_side_has_are_named(capsys, tmp_path):
     config["backbone_config"]["model_type"] = "dinat"
     with pytest.raises(Exception, match="dinat"):
         from_huggingface(theirs.state_dict(), config)
+
+
+def test_imported_resnets_have_the_norm_of_the_config_they_are_put_on(saved):
+    assert config_from({}, saved[0] / "ours.yaml").MODEL.RESNETS.NORM == "FrozenBN"
