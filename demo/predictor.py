@@ -10,6 +10,7 @@ import numpy as np
 from detectron2.config import CfgNode
 from detectron2.utils.video_visualizer import VideoVisualizer
 from detectron2.utils.visualizer import ColorMode
+from mask2former.data.drawable import for_drawing
 from mask2former.inference import Predictor, draw_predictions
 from mask2former.inference.drawing import drawable_instances
 
@@ -58,7 +59,7 @@ class VisualizationDemo:
 
     def run_on_video(self, video: cv2.VideoCapture, batch_size: int = 1) -> Iterator[np.ndarray]:
         """Yields the frames of a video with predictions drawn, BGR; colours last over frames."""
-        drawer = VideoVisualizer(self.metadata, self.instance_mode)
+        drawer = VideoVisualizer(for_drawing(self.metadata), self.instance_mode)
         frames: deque[np.ndarray] = deque()  # read but not yet drawn
 
         def reading() -> Iterator[np.ndarray]:

@@ -11,6 +11,7 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage
 from detectron2.utils.visualizer import Visualizer
+from mask2former.data.drawable import drawable_record, for_drawing
 from mask2former.inference.drawing import draw_predictions
 
 logger = logging.getLogger(__name__)
@@ -55,7 +56,8 @@ class PredictionPictures(DatasetEvaluator):
         """RGB uint8 ``[h, 3 w, 3]``."""
         image = read_image(record["file_name"], "RGB")
         scale = min(_MAX_SCALE, _SIDE / max(image.shape[:2]))
-        metadata = MetadataCatalog.get(self._dataset_name)
+        metadata = for_drawing(MetadataCatalog.get(self._dataset_name))
+        record = drawable_record(record, metadata)
         blank = Visualizer(image, metadata, scale=scale).get_output()
         truth = Visualizer(image, metadata, scale=scale).draw_dataset_dict(_once(record))
         guess = draw_predictions(image[:, :, ::-1], output, metadata, scale=scale)

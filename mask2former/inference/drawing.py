@@ -6,6 +6,7 @@ import torch
 from detectron2.data import Metadata
 from detectron2.structures import Instances
 from detectron2.utils.visualizer import ColorMode, Visualizer
+from mask2former.data.drawable import for_drawing
 
 
 def confident_instances(instances: Instances, threshold: float) -> Instances:
@@ -54,6 +55,7 @@ def draw_predictions(
     Returns:
         detectron2's ``VisImage``: ``get_image()`` gives RGB, ``save(path)`` writes a file.
     """
+    metadata = for_drawing(metadata)
     visualizer = Visualizer(image[:, :, ::-1], metadata, scale=scale, instance_mode=instance_mode)
     if "panoptic_seg" in predictions:
         panoptic_seg, segments_info = predictions["panoptic_seg"]

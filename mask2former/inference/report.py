@@ -18,6 +18,7 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, Metadata
 from detectron2.data.detection_utils import read_image
 from detectron2.utils.visualizer import Visualizer
+from mask2former.data.drawable import for_drawing
 
 from .drawing import draw_predictions
 from .predictor import Predictor
@@ -137,7 +138,7 @@ def draw_ground_truth(
     ids = rgb[..., 0] + 256 * rgb[..., 1] + 256 * 256 * rgb[..., 2]  # COCO panoptic encoding
     segments = [segment for segment in record["segments_info"] if not segment.get("iscrowd")]
     drawn = np.isin(ids, [segment["id"] for segment in segments])
-    visualizer = Visualizer(image[:, :, ::-1], metadata, scale=scale)
+    visualizer = Visualizer(image[:, :, ::-1], for_drawing(metadata), scale=scale)
     return visualizer.draw_panoptic_seg(torch.from_numpy(ids * drawn), segments).get_image()
 
 

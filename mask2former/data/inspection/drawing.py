@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from detectron2.data import Metadata, MetadataCatalog
+from detectron2.data import MetadataCatalog
 from detectron2.utils.visualizer import Visualizer
 
 from ..dataset_mappers.reading import read_image
+from ..drawable import drawable_record, for_drawing
 
 # Longer side of a panel in pixels: small pictures are enlarged so that labels can be read.
 _SIDE = 640
@@ -39,7 +40,8 @@ def draw_record(record: dict[str, Any], name: str) -> np.ndarray:
     """
     image = read_image(record["file_name"], "RGB")
     scale = min(_MAX_SCALE, _SIDE / max(image.shape[:2]))
-    metadata = _for_drawing(name)
+    metadata = for_drawing(MetadataCatalog.get(name))
+    record = drawable_record(record, metadata)
     panels = [Visualizer(image, metadata, scale=scale).output.get_image()]
     for keys in _KINDS.values():
         if keys[0] in record:
@@ -47,21 +49,6 @@ def draw_record(record: dict[str, Any], name: str) -> np.ndarray:
             drawn = visualizer.draw_dataset_dict({k: record[k] for k in keys})
             panels.append(drawn.get_image())
     return np.concatenate(panels, axis=1)
-
-
-def _for_drawing(name: str) -> Metadata:
-    """Metadata whose ``thing_classes`` can be indexed with every thing id.
-
-    ADE20K's and Mapillary's thing ids are positions among all classes (see the registrations).
-    """
-    metadata = MetadataCatalog.get(name)
-    values = dict(metadata.as_dict())
-    ids = (metadata.get("thing_dataset_id_to_contiguous_id") or {}).values()
-    named = metadata.get("thing_classes")
-    if named and max(ids, default=-1) >= len(named):
-        values["thing_classes"] = metadata.stuff_classes
-        values["thing_colors"] = metadata.get("stuff_colors")
-    return Metadata(**values)
 
 
 def contact_sheet(
