@@ -33,7 +33,7 @@ from mask2former.inference.annotation import (
     ProposalOptions,
 )
 from mask2former.inference.annotation.pipeline import Summary
-from mask2former.inference.annotation.proposals import TASKS, class_names
+from mask2former.inference.annotation.proposals import TASKS, predictable_classes
 from mask2former.inference.annotation.store import Store, fingerprint
 
 logger = logging.getLogger("mask2former.annotation")
@@ -231,8 +231,8 @@ def _check_labels(
 ) -> None:
     """CVAT refuses a file with a label that its task does not have."""
     task = "instance" if options.task == "auto" else options.task
-    names = [options.label_map.get(n, n) for n in class_names(predictor.metadata, task)]
-    unknown = [n for n in names if n not in attributes]
+    names = predictable_classes(predictor.metadata, task)
+    unknown = sorted({options.label_map.get(n, n) for n in names} - attributes.keys())
     if attributes and unknown:
         logger.warning(
             "Classes that are no labels of the CVAT task: %s. CVAT will refuse the file if they "

@@ -200,7 +200,7 @@ def _append(piece: bytes, new: list[NewShape]) -> bytes:
 
 def _indentation(piece: bytes) -> str:
     """White space before the first child; four spaces, as CVAT writes, where there is none."""
-    found = re.match(rb"\s*\n([ \t]+)<", piece[_START_TAG.match(piece).end() :])
+    found = re.match(rb"\s*\n([ \t]+)<(?!/)", piece[_START_TAG.match(piece).end() :])
     return found.group(1).decode() if found else "    "
 
 

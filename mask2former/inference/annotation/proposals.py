@@ -93,7 +93,8 @@ def proposals_of(
     task = choose_task(output, options.task)
     names = class_names(metadata, task)
     if task == "instance":
-        found, unsure = _instances(output["instances"], names, options)
+        known = predictable_classes(metadata, task)
+        found, unsure = _instances(output["instances"], names, known, options)
     elif task == "panoptic":
         found, unsure = _panoptic(*output["panoptic_seg"], names)
     else:
@@ -136,12 +137,21 @@ def class_names(metadata: Metadata, task: str) -> list[str]:
     return list(names or things)
 
 
+def predictable_classes(metadata: Metadata, task: str) -> set[str]:
+    """Names that a task can give: of a panoptic set's classes, only things are instances."""
+    names = class_names(metadata, task)
+    things = metadata.get("thing_dataset_id_to_contiguous_id")
+    if task != "instance" or not things:
+        return set(names)
+    return {names[i] for i in things.values() if i < len(names)}
+
+
 def _name(names: list[str], index: int) -> str:
     return names[index] if index < len(names) else f"class_{index}"
 
 
 def _instances(
-    instances: Any, names: list[str], options: ProposalOptions
+    instances: Any, names: list[str], known: set[str], options: ProposalOptions
 ) -> tuple[list[Proposal], float]:
     scores = instances.scores.float().cpu().numpy()
     classes = instances.pred_classes.cpu().numpy()
@@ -150,6 +160,8 @@ def _instances(
     found = []
     for index in np.argsort(-scores, kind="stable"):
         name = _name(names, int(classes[index]))
+        if names and name not in known:
+            continue
         if scores[index] < options.class_thresholds.get(name, options.threshold):
             continue
         coded = encode_mask((instances.pred_masks[int(index)] > 0.5).cpu().numpy())
