@@ -48,9 +48,7 @@ DOWNLOADS = {
             "python datasets/prepare_ade20k_pan_seg.py",
         ),
     ),
-    "ade20k_full": Download(
-        write_ade20k_full, ("python datasets/prepare_ade20k_full_sem_seg.py",)
-    ),
+    "ade20k_full": Download(write_ade20k_full, ("python datasets/prepare_ade20k_full_sem_seg.py",)),
     "cityscapes": Download(
         write_cityscapes,
         (

@@ -48,6 +48,15 @@ class Outcome:
         """Trained a step with a finite loss and reported every metric."""
         return not self.error and not self.missing and math.isfinite(self.loss)
 
+    @property
+    def reason(self) -> str:
+        """Why it is not proved."""
+        if self.error:
+            return f"{self.where}: {self.error}"
+        if self.missing:
+            return f"not reported: {', '.join(self.missing)}"
+        return "" if math.isfinite(self.loss) else f"the loss is {self.loss}"
+
 
 def prove(
     config: str, output: Path, *, eval_only: bool = False, overrides: dict[str, Any] | None = None
@@ -76,7 +85,9 @@ def prove(
     except Exception as error:  # noqa: BLE001 - the table's purpose is to tell
         place = traceback.extract_tb(error.__traceback__)[-1]
         text = str(error).strip().splitlines() or [""]
-        out.error = f"{type(error).__name__}: {text[0]} ({Path(place.filename).name}:{place.lineno})"
+        out.error = (
+            f"{type(error).__name__}: {text[0]} ({Path(place.filename).name}:{place.lineno})"
+        )
         (output.parent / f"{output.name}.traceback").write_text(traceback.format_exc())
     finally:
         _close_logs(output)
