@@ -4,13 +4,13 @@ import logging
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import cv2
 import numpy as np
 from pycocotools import mask as mask_api
 
 from detectron2.data import detection_utils as utils
 
 from .lazy_augmentation import Augmented
+from .run_lengths import paint
 
 logger = logging.getLogger(__name__)
 
@@ -114,17 +114,10 @@ def rasterise(segmentations: Sequence[Segmentation], shape: tuple[int, int]) -> 
     """Masks of 0 and 1, uint8 [N, H, W]; an annotation without polygons gives an empty one."""
     height, width = shape
     stack = np.zeros((len(segmentations), height, width), np.uint8)
-    drawn, encoded = [], []
-    for position, segmentation in enumerate(segmentations):
+    for plane, segmentation in zip(stack, segmentations):
         if not isinstance(segmentation, list):
-            stack[position] = segmentation
+            plane[:] = segmentation
         elif segmentation:
             flat = [np.asarray(p).reshape(-1) for p in segmentation]
-            drawn.append(position)
-            encoded.append(mask_api.merge(mask_api.frPyObjects(flat, height, width)))
-    if encoded:
-        # Decoding gives [H, W, N] with columns contiguous: each plane only needs turning.
-        decoded = mask_api.decode(encoded)
-        for position, plane in zip(drawn, np.moveaxis(decoded, 2, 0)):
-            cv2.transpose(plane.T, dst=stack[position])
+            paint(mask_api.merge(mask_api.frPyObjects(flat, height, width)), plane)
     return stack
