@@ -26,6 +26,8 @@ def add_maskformer2_config(cfg: CN) -> None:
     _add_pixel_decoder_keys(cfg)
     _add_swin_keys(cfg)
     _add_dinat_keys(cfg)
+    _add_timm_keys(cfg)
+    _add_vit_adapter_keys(cfg)
     _add_robustness_keys(cfg)
     _add_prediction_dump_keys(cfg)
 
@@ -76,6 +78,10 @@ def _add_solver_keys(cfg: CN) -> None:
     # Autocast type when SOLVER.AMP.ENABLED: "auto" is float16 with loss scaling on CUDA (published
     # behaviour) and bfloat16 on CPU; "float16" and "bfloat16" ask for one of them. [ours]
     cfg.SOLVER.AMP.DTYPE = "auto"
+    # Below 1: the rate of every transformer block is this times that of the block after it, and
+    # parameters with one dimension do not decay; see mask2former/engine/layer_decay.py. 1: off, as
+    # published for Mask2Former; ViT-Adapter has 0.9. [ours, after BEiT]
+    cfg.SOLVER.LAYER_DECAY = 1.0
 
 
 def _add_mask_former_keys(cfg: CN) -> None:
@@ -110,6 +116,9 @@ def _add_mask_former_keys(cfg: CN) -> None:
     mask_former.APPLY_IBS = False
     mask_former.IBS_WEIGHT = 0.0
     mask_former.IBS_POINT_SAMPLING = False
+    # Whether a thing class with contiguous id 0 counts as a thing. False is what the published code
+    # does; it matters where class 0 is a thing (Mapillary Vistas: bird; not Cityscapes). [ours]
+    mask_former.IBS_COUNT_CLASS_ZERO = False
     # Weight of SeMask's per-pixel class loss. [SeMask]
     mask_former.CATE_WEIGHT = 0.4
 
@@ -179,6 +188,71 @@ def _add_dinat_keys(cfg: CN) -> None:
     dinat.ATTN_DROP_RATE = 0.0
     dinat.DROP_PATH_RATE = 0.3
     dinat.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
+
+
+def _add_timm_keys(cfg: CN) -> None:
+    # MODEL.BACKBONE.NAME build_timm_backbone: any convolutional or hierarchical model of timm. [ours]
+    cfg.MODEL.TIMM = CN()
+    timm = cfg.MODEL.TIMM
+    timm.NAME = "resnet50"
+    # None or False: random. True: timm's weights from its cache, or downloaded. Or a file's path.
+    timm.PRETRAINED = None
+    # A local file that takes the place of the download; wins over PRETRAINED.
+    timm.PRETRAINED_FILE = ""
+    # Which of timm's feature maps; empty: those of strides 4, 8, 16 and 32.
+    timm.OUT_INDICES = []
+    # As MODEL.BACKBONE.FREEZE_AT for ResNets: 0 nothing, 1 the stem, k also the first k - 1 stages.
+    timm.FREEZE_AT = 0
+    timm.DROP_PATH_RATE = 0.0
+    timm.USE_CHECKPOINT = False
+    # Batch norms: "" as they are, "FrozenBN" or "SyncBN".
+    timm.NORM = ""
+    # More keyword arguments of timm.create_model, in lower case.
+    timm.OPTIONS = CN(new_allowed=True)
+
+
+def _add_vit_adapter_keys(cfg: CN) -> None:
+    # D2BEiTAdapter and D2ViTAdapter. Defaults: mask2former_beitv2_adapter_large_16x1_3x_coco-panoptic.
+    # [ViT-Adapter, Chen et al., ICLR 2023]
+    cfg.MODEL.VIT_ADAPTER = CN()
+    adapter = cfg.MODEL.VIT_ADAPTER
+    # The adapter. INTERACTION_INDEXES: first and last block between two exchanges with the adapter;
+    # empty: four equal parts.
+    adapter.CONV_INPLANE = 64
+    adapter.N_POINTS = 4
+    adapter.DEFORM_NUM_HEADS = 16
+    adapter.DEFORM_RATIO = 0.5
+    adapter.WITH_CFFN = True
+    adapter.CFFN_RATIO = 0.25
+    adapter.ADD_VIT_FEATURE = True
+    adapter.INTERACTION_INDEXES = []
+    adapter.INIT_VALUES = 1e-6
+    adapter.DROP_PATH_RATE = 0.3
+    adapter.USE_CHECKPOINT = False
+    # Batch norm of the adapter: SyncBN as published, BN or FrozenBN. [ours]
+    adapter.NORM = "SyncBN"
+    # Train the adapter and the head only. [ours]
+    adapter.FREEZE_ENCODER = False
+    # Encoder of D2BEiTAdapter. WINDOW_ATTN and WINDOW_SIZE: one entry a block, or one for all.
+    adapter.PATCH_SIZE = 16
+    adapter.PRETRAIN_SIZE = 224
+    adapter.EMBED_DIM = 1024
+    adapter.DEPTH = 24
+    adapter.NUM_HEADS = 16
+    adapter.MLP_RATIO = 4.0
+    adapter.QKV_BIAS = True
+    adapter.DROP_RATE = 0.0
+    adapter.ATTN_DROP_RATE = 0.0
+    adapter.USE_ABS_POS_EMB = False
+    adapter.USE_REL_POS_BIAS = True
+    adapter.WINDOW_ATTN = [True]
+    adapter.WINDOW_SIZE = [14, 14, 14, 14, 14, 56] * 4
+    # Encoder of D2ViTAdapter: a plain transformer of timm (AugReg, DeiT, DINOv2, DINOv3, EVA), with
+    # PRETRAINED, PRETRAINED_FILE and OPTIONS as in MODEL.TIMM. [ours]
+    adapter.ENCODER = "vit_base_patch14_reg4_dinov2"
+    adapter.PRETRAINED = None
+    adapter.PRETRAINED_FILE = ""
+    adapter.OPTIONS = CN(new_allowed=True)
 
 
 def _add_robustness_keys(cfg: CN) -> None:

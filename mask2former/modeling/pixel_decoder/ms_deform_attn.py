@@ -21,7 +21,12 @@ class MSDeformAttn(nn.Module):
     """
 
     def __init__(
-        self, d_model: int = 256, n_levels: int = 4, n_heads: int = 8, n_points: int = 4
+        self,
+        d_model: int = 256,
+        n_levels: int = 4,
+        n_heads: int = 8,
+        n_points: int = 4,
+        ratio: float = 1.0,
     ) -> None:
         """
         Args:
@@ -29,13 +34,18 @@ class MSDeformAttn(nn.Module):
             n_levels: feature levels that are looked at.
             n_heads: attention heads; must divide ``d_model``.
             n_points: samples per head and level.
+            ratio: width of the values as a share of ``d_model`` (ViT-Adapter, section 3.3).
 
         Raises:
-            ValueError: if ``n_heads`` does not divide ``d_model``.
+            ValueError: if ``n_heads`` does not divide ``d_model`` or the width of the values.
         """
         super().__init__()
-        if d_model % n_heads:
-            raise ValueError(f"d_model ({d_model}) must be divisible by n_heads ({n_heads})")
+        width = int(d_model * ratio)
+        if d_model % n_heads or width % n_heads:
+            raise ValueError(
+                f"d_model ({d_model}) and the width of the values ({width}) must be divisible by "
+                f"n_heads ({n_heads})"
+            )
         self.d_model = d_model
         self.n_levels = n_levels
         self.n_heads = n_heads
@@ -43,8 +53,8 @@ class MSDeformAttn(nn.Module):
 
         self.sampling_offsets = nn.Linear(d_model, n_heads * n_levels * n_points * 2)
         self.attention_weights = nn.Linear(d_model, n_heads * n_levels * n_points)
-        self.value_proj = nn.Linear(d_model, d_model)
-        self.output_proj = nn.Linear(d_model, d_model)
+        self.value_proj = nn.Linear(d_model, width)
+        self.output_proj = nn.Linear(width, d_model)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
