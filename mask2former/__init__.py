@@ -25,6 +25,7 @@ from .data import (
 )
 from .evaluation.instance_evaluation import InstanceSegEvaluator
 from .maskformer_model import MaskFormer
+from .semask_maskformer_model import SeMaskMaskFormer
 
 __all__ = [
     "COCOInstanceNewBaselineDatasetMapper",
@@ -35,5 +36,6 @@ __all__ = [
     "MaskFormerPanopticDatasetMapper",
     "MaskFormerPanopticDatasetMapperCropSampling",
     "MaskFormerSemanticDatasetMapper",
+    "SeMaskMaskFormer",
     "add_maskformer2_config",
 ]

@@ -16,8 +16,10 @@ from detectron2.modeling.postprocessing import sem_seg_postprocess
 from detectron2.structures import ImageList, Instances
 
 from .modeling.criterion import SetCriterion
+from .modeling.ibs import build_intra_batch_supervision
 from .modeling.matcher import HungarianMatcher
 from .modeling.postprocessing import Frame, Settings, segment
+from .modeling.semantic_maps import SemanticMapLoss
 
 
 @META_ARCH_REGISTRY.register()
@@ -139,12 +141,12 @@ class MaskFormer(nn.Module):
                 * ``instances``: Instances, see
                   :class:`~mask2former.modeling.postprocessing.instance.InstanceTask`.
         """
-        batched_inputs = _unpaired(batched_inputs)
+        batched_inputs = unpaired(batched_inputs)
         images = self.preprocess_image(batched_inputs)  # [B, 3, H, W], padded
         features = self.backbone(images.tensor)  # res2 ... res5: [B, C_i, H/s, W/s]
         outputs = self.sem_seg_head(features)  # [B, Q, K + 1], [B, Q, H/4, W/4], aux
         if self.training:
-            targets = self.prepare_targets(_ground_truth(batched_inputs), images)
+            targets = self.prepare_targets(ground_truth(batched_inputs), images)
             return self.losses(outputs, targets)
         return self.inference(outputs, images, batched_inputs)
 
@@ -281,10 +283,14 @@ def build_criterion(cfg) -> SetCriterion:
         "loss_mask": mask_former.MASK_WEIGHT,
         "loss_dice": mask_former.DICE_WEIGHT,
     }
+    if cfg.MODEL.META_ARCHITECTURE == "SeMaskMaskFormer":
+        weights["loss_cate"] = mask_former.CATE_WEIGHT
+    if mask_former.APPLY_IBS:
+        weights["loss_mask_ibs"] = mask_former.IBS_WEIGHT
     if mask_former.DEEP_SUPERVISION:
         auxiliary = range(mask_former.DEC_LAYERS - 1)
         weights |= {f"{name}_{i}": w for i in auxiliary for name, w in list(weights.items())}
-    return SetCriterion(
+    criterion = SetCriterion(
         cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES,
         matcher=matcher,
         weight_dict=weights,
@@ -294,16 +300,21 @@ def build_criterion(cfg) -> SetCriterion:
         oversample_ratio=mask_former.OVERSAMPLE_RATIO,
         importance_sample_ratio=mask_former.IMPORTANCE_SAMPLE_RATIO,
     )
+    if "loss_cate" in weights:
+        criterion.add_loss("cate", SemanticMapLoss(cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE))
+    if "loss_mask_ibs" in weights:
+        criterion.add_loss("ibs", build_intra_batch_supervision(cfg, criterion.uncertain_points))
+    return criterion
 
 
-def _unpaired(batched_inputs: list[dict]) -> list[dict]:
+def unpaired(batched_inputs: list[dict]) -> list[dict]:
     """Crop sampling's pairs one by one: item 0's sample 0 and 1, item 1's sample 0, ... [IBS]."""
     if not any("image" not in item and 0 in item for item in batched_inputs):
         return batched_inputs
     return [item[i] for item in batched_inputs for i in (0, 1)]
 
 
-def _ground_truth(batched_inputs: list[dict]) -> list[Instances]:
+def ground_truth(batched_inputs: list[dict]) -> list[Instances]:
     missing = [i for i, record in enumerate(batched_inputs) if "instances" not in record]
     if missing:
         raise KeyError(

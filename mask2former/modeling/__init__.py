@@ -1,8 +1,10 @@
 """The network. Importing this package registers its backbones, heads and decoders."""
 
+from .backbone.semask_swin import D2SeMaskSwinTransformer
 from .backbone.swin import D2SwinTransformer
 from .criterion import SetCriterion
 from .matcher import HungarianMatcher
+from .meta_arch.branch_mask_former_head import BranchMaskFormerHead
 from .meta_arch.mask_former_head import MaskFormerHead
 from .meta_arch.per_pixel_baseline import PerPixelBaselineHead, PerPixelBaselinePlusHead
 from .pixel_decoder.fpn import BasePixelDecoder, TransformerEncoderPixelDecoder
@@ -14,6 +16,8 @@ from .transformer_decoder.maskformer_transformer_decoder import StandardTransfor
 
 __all__ = [
     "BasePixelDecoder",
+    "BranchMaskFormerHead",
+    "D2SeMaskSwinTransformer",
     "D2SwinTransformer",
     "HungarianMatcher",
     "MSDeformAttnPixelDecoder",

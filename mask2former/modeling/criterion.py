@@ -1,5 +1,7 @@
 """Losses of Mask2Former (section 3.3): classification, and masks compared on sampled points."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -92,8 +94,7 @@ class MatchedPairs(list):
 class SetCriterion(nn.Module):
     """Matches every prediction with the ground truth and supervises the matched pairs.
 
-    A further loss is a method with the signature of :meth:`loss_labels`, entered under its name in
-    ``loss_functions`` and listed in ``losses``.
+    A further loss is a function with the signature of :meth:`loss_labels`, see :meth:`add_loss`.
 
     Args:
         num_classes: K, without the "no object" class.
@@ -134,6 +135,18 @@ class SetCriterion(nn.Module):
         self.oversample_ratio = oversample_ratio
         self.importance_sample_ratio = importance_sample_ratio
 
+    def add_loss(self, name: str, function: Callable[..., dict[str, Tensor]]) -> None:
+        """Computes one loss more, after those there are.
+
+        Args:
+            name: for ``losses``.
+            function: called as :meth:`loss_labels`, for the last prediction, then for each
+                auxiliary one. If it has a method ``prepare``, that is called first, with the list
+                of these predictions (dicts that it may add entries to).
+        """
+        self.loss_functions[name] = function
+        self.losses = [*self.losses, name]
+
     def forward(self, outputs: dict, targets: list[dict]) -> dict[str, Tensor]:
         """
         Args:
@@ -153,6 +166,10 @@ class SetCriterion(nn.Module):
         indices = self._match(layers, targets)  # L x B pairs
         matched = MatchedPairs.of_layers(layers, indices, targets)
         num_masks = self._average_num_masks(targets)
+        for name in self.losses:
+            prepare = getattr(self.loss_functions.get(name), "prepare", None)
+            if prepare is not None:
+                prepare(layers)
 
         losses = {}
         for i, (layer, pairs) in enumerate(zip(layers, matched)):
@@ -213,19 +230,23 @@ class SetCriterion(nn.Module):
         targets, matched = self._prepare(outputs, targets, indices)
         masks = matched.masks[:, None]  # [N, 1, h, w]
         with torch.no_grad():
-            points = get_uncertain_point_coords_with_randomness(
-                masks,
-                calculate_uncertainty,
-                self.num_points,
-                self.oversample_ratio,
-                self.importance_sample_ratio,
-            )  # [N, P, 2]
+            points = self.uncertain_points(masks)  # [N, P, 2]
             truth = sample_masks(targets.masks, targets.size, points, rows=matched.target)  # [N, P]
         logits = point_sample(masks, points, align_corners=False).squeeze(1)  # [N, P]
         return {
             "loss_mask": sigmoid_ce_loss(logits, truth, num_masks),
             "loss_dice": dice_loss(logits, truth, num_masks),
         }
+
+    def uncertain_points(self, masks: Tensor) -> Tensor:
+        """Points [N, P, 2] as (x, y) in [0, 1] for mask logits [N, 1, h, w]."""
+        return get_uncertain_point_coords_with_randomness(
+            masks,
+            calculate_uncertainty,
+            self.num_points,
+            self.oversample_ratio,
+            self.importance_sample_ratio,
+        )
 
     def _match(self, layers: list[dict], targets: list[dict]) -> list[list[Pairs]]:
         if hasattr(self.matcher, "match_layers"):

@@ -8,7 +8,7 @@ import yaml
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from mask2former.engine import ConfigError, setup
-from mask2former.maskformer_model import MaskFormer, _unpaired
+from mask2former.maskformer_model import MaskFormer, unpaired
 
 SAMPLER = "mask_former_panoptic_cropsampling"
 
@@ -69,9 +69,9 @@ def test_a_missing_index_is_named(arguments, sampling, sampling_set):
 
 def test_the_model_takes_the_samples_of_each_item_in_turn(monkeypatch):
     pairs = [{0: {"image": i}, 1: {"image": i + 1}, "height": 8, "width": 8} for i in (0, 2)]
-    assert [x["image"] for x in _unpaired(pairs)] == [0, 1, 2, 3]
+    assert [x["image"] for x in unpaired(pairs)] == [0, 1, 2, 3]
     single = [{"image": torch.zeros(3, 4, 4)}]
-    assert _unpaired(single) is single
+    assert unpaired(single) is single
     seen = []
 
     def stop(self, batched_inputs):

@@ -16,6 +16,13 @@ VARIANTS = [
     ("swin_training", "main"),
     ("swin_training", "one_empty"),
     ("maskformer_v1_training", "main"),
+    ("semask_training", "main"),
+    ("semask_training", "one_empty"),
+    ("ibs_training_points", "main"),
+    ("ibs_training_points", "one_empty"),
+    ("ibs_training_points", "no_things"),
+    ("ibs_training_dense", "main"),
+    ("ibs_training_dense", "no_things"),
 ]
 
 
@@ -28,6 +35,8 @@ def training_inputs(case: str, variant: str) -> list[dict]:
         instances.gt_classes = torch.from_numpy(inputs[f"{variant}/labels_{i}"])
         instances.gt_masks = torch.from_numpy(inputs[f"{variant}/masks_{i}"])
         batch.append({"image": image, "instances": instances})
+        if f"{variant}/sem_seg_{i}" in inputs:
+            batch[-1]["sem_seg"] = torch.from_numpy(inputs[f"{variant}/sem_seg_{i}"]).long()
     return batch
 
 
@@ -36,6 +45,9 @@ class Step:
 
     def __init__(self, case: str, variant: str) -> None:
         model = parity_models.model(case).train()
+        for module in model.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0  # as in the recordings; SeMask has a rate of its own
         criterion = model.criterion
         self.matches, self.points = [], []
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -85,13 +85,18 @@ class BasicLayer(nn.Module):
             The stage's output ``[B, H, W, C]`` and the next stage's input,
             ``[B, H / 2, W / 2, 2 C]`` (the same tensor in the last stage).
         """
+        x = self.run_blocks(x)
+        return x, x if self.downsample is None else self.downsample(x)
+
+    def run_blocks(self, x: Tensor) -> Tensor:
+        """``[B, H, W, C] -> [B, H, W, C]``, without the patch merging."""
         mask = self._shift_mask(x) if len(self.blocks) > 1 else None
         for block in self.blocks:
             if self.use_checkpoint and self.training:
                 x = checkpoint(block, x, mask, use_reentrant=False)
             else:
                 x = block(x, mask)
-        return x, x if self.downsample is None else self.downsample(x)
+        return x
 
     def _shift_mask(self, x: Tensor) -> Tensor:
         """``[nW, N, N]``, shared by all shifted blocks of the stage."""
@@ -126,6 +131,7 @@ class SwinTransformer(nn.Module):
         out_indices: Sequence[int] = (0, 1, 2, 3),
         frozen_stages: int = -1,
         use_checkpoint: bool = False,
+        build_stage: Callable[..., nn.Module] = BasicLayer,
     ) -> None:
         """
         Args:
@@ -138,6 +144,7 @@ class SwinTransformer(nn.Module):
             frozen_stages: -1 trains everything; 0 freezes the patch embedding; 1 the position
                 embedding, too; k > 1 also the first k - 1 stages.
             use_checkpoint: trade a second forward of the blocks for memory.
+            build_stage: makes each stage; called like ``BasicLayer``.
 
         Raises:
             ValueError: if ``depths`` and ``num_heads`` differ in length, or a stage is unknown.
@@ -168,7 +175,7 @@ class SwinTransformer(nn.Module):
         for i in range(self.out_indices[-1] + 1):
             first = sum(depths[:i])
             self.layers.append(
-                BasicLayer(
+                build_stage(
                     self.num_features[i],
                     depths[i],
                     num_heads[i],
@@ -196,18 +203,24 @@ class SwinTransformer(nn.Module):
             ``res2`` ... ``res5`` of the requested stages, stage i with shape
             ``[B, C * 2^i, H / 2^(i+2), W / 2^(i+2)]`` (rounded up), channels last in memory.
         """
-        x = self.patch_embed(x)  # [B, H/4, W/4, C]
-        if self.absolute_pos_embed is not None:
-            x = x + self._resized_position_embedding(x.shape[1], x.shape[2])
-        x = self.pos_drop(x)
-
+        x = self.embed(x)  # [B, H/4, W/4, C]
         outputs = {}
         for i, layer in enumerate(self.layers):
             stage, x = layer(x)  # [B, H/2^(i+2), W/2^(i+2), C * 2^i]
             if i in self.out_indices:
-                stage = getattr(self, f"norm{i}")(stage)
-                outputs[f"res{i + 2}"] = stage.permute(0, 3, 1, 2)
+                outputs[f"res{i + 2}"] = self.normed(i, stage)
         return outputs
+
+    def embed(self, x: Tensor) -> Tensor:
+        """Images ``[B, in_chans, H, W]`` to the first stage's tokens ``[B, H/4, W/4, C]``."""
+        x = self.patch_embed(x)
+        if self.absolute_pos_embed is not None:
+            x = x + self._resized_position_embedding(x.shape[1], x.shape[2])
+        return self.pos_drop(x)
+
+    def normed(self, index: int, stage: Tensor) -> Tensor:
+        """A stage's tokens ``[B, h, w, C]`` as the returned feature map ``[B, C, h, w]``."""
+        return getattr(self, f"norm{index}")(stage).permute(0, 3, 1, 2)
 
     def train(self, mode: bool = True) -> SwinTransformer:
         """As always, but frozen stages stay in evaluation mode."""
