@@ -13,11 +13,11 @@ import torch
 
 from detectron2.modeling import build_model
 
-FACTS = json.loads(
-    gzip.decompress(
-        (Path(__file__).parents[1] / "fixtures/modeling/state_dicts.json.gz").read_bytes()
-    )
-)
+FACTS = {
+    name: facts
+    for path in sorted((Path(__file__).parents[1] / "fixtures/modeling").glob("state_dicts*.gz"))
+    for name, facts in json.loads(gzip.decompress(path.read_bytes())).items()
+}
 
 
 @pytest.fixture(scope="module")
