@@ -16,6 +16,7 @@ from .downloads import DOWNLOADS, REPO, Prepared, download_of, prepare
 from .running import Outcome, prove
 
 # Their own data is drawn, not laid out like a download; tests/engine trains on them.
+
 _OTHER_DATA = ("configs/shapes/",)
 
 
@@ -93,7 +94,12 @@ def run_matrix(
 
 
 def _quiet(folder: str) -> None:
-    """Sends all that a worker prints to a file: many runs write at the same time."""
+    """Sends all that a worker prints to a file: many runs write at the same time.
+
+    Its own processes start as those of a command line do. They would inherit "spawn", with which
+    reading the polygons of Cityscapes takes ten seconds of imports.
+    """
+    mp.set_start_method("fork", force=True)
     log = open(os.path.join(folder, f"worker_{os.getpid()}.log"), "w")  # noqa: SIM115 - for good
     with contextlib.suppress(OSError):
         os.dup2(log.fileno(), 1)
