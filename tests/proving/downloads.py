@@ -1,12 +1,14 @@
 """From nothing to prepared data: tiny downloads, and the published commands that prepare them."""
 
 import os
+import runpy
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from unittest import mock
 
 from layouts.ade20k import write_ade20k, write_ade20k_full
 from layouts.cityscapes import write_cityscapes
@@ -104,6 +106,37 @@ def prepare(keys: Iterable[str], root: Path, images: int = 2) -> dict[str, Prepa
         failed = {command: why for command, why in runs.items() if why}
         out[key] = Prepared(failed, time.perf_counter() - start)
     return out
+
+
+def prepare_here(keys: Iterable[str], root: Path, images: int = 2) -> None:
+    """As `prepare`, without a new process a command: what they import is imported once.
+
+    ``$DETECTRON2_DATASETS`` must be ``root``.
+
+    Raises:
+        RuntimeError: a command failed.
+    """
+    for key in keys:
+        DOWNLOADS[key].write(root, images=images)
+        for command in DOWNLOADS[key].commands:
+            _run_here(command, root)
+
+
+def _run_here(command: str, root: Path) -> None:
+    *assignments, program = command.partition("python ")[::2]
+    for assignment in " ".join(assignments).split():
+        name, _, value = assignment.partition("=")
+        os.environ[name] = value.replace("$DETECTRON2_DATASETS", str(root))
+    words = program.split()
+    with mock.patch.object(sys, "argv", words[1:] if words[0] == "-m" else words):
+        try:
+            if words[0] == "-m":
+                runpy.run_module(words[1], run_name="__main__", alter_sys=True)
+            else:
+                runpy.run_path(str(REPO / words[0]), run_name="__main__")
+        except SystemExit as error:
+            if error.code:
+                raise RuntimeError(f"{command}: exit status {error.code}") from error
 
 
 def _run(command: str, root: Path) -> str:
