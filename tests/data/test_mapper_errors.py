@@ -104,6 +104,10 @@ class TestRefusals:
         with pytest.raises(ValueError, match="mask of 4x4 on an image of 10x8"):
             instance()(record_of(image_file, rle))
 
+    def test_a_polygon_with_half_a_point_names_file_and_annotation(self, image_file):
+        with pytest.raises(ValueError, match=r"image\.png, annotation 7: .* 5 coordinates"):
+            instance()(record_of(image_file, [[1.0, 2.0, 3.0, 4.0, 5.0]], id=7))
+
     def test_an_image_of_another_size_than_recorded(self, image_file):
         with pytest.raises(ValueError, match="image"):
             instance()({**record_of(image_file), "width": 99, "height": 8})
@@ -174,6 +178,17 @@ class TestEmpty:
         mapper = COCOPanopticNewBaselineDatasetMapper(True, tfm_gens=[], image_format="RGB")
         assert "instances" not in mapper({"file_name": image_file})
 
+    def test_polygons_of_fewer_than_three_points_have_no_pixels(self, image_file, make_cfg):
+        from detectron2.data import transforms as T
+
+        record = record_of(image_file, [[2.0, 2.0, 6.0, 6.0]], [*square(), [1.0, 1.0]], [])
+        mapper = instance(augmentations=[T.CropTransform(0, 0, 8, 8)])
+        assert mapper(record)["instances"].gt_masks.flatten(1).sum(1).tolist() == [0, 16, 0]
+        jitter = COCOInstanceNewBaselineDatasetMapper(
+            True, tfm_gens=[T.CropTransform(0, 0, 8, 8)], image_format="RGB"
+        )
+        assert len(jitter(record)["instances"]) == 1
+
 
 class TestCodings:
     def test_sixteen_bit_label_maps_keep_their_values(self, image_file, tmp_path):
@@ -227,6 +242,31 @@ class TestCodings:
             instance(augmentations=twice)(record_of(image_file, p)) for p in (integers, floats)
         ]
         assert torch.equal(found[0]["instances"].gt_masks, found[1]["instances"].gt_masks)
+
+    @pytest.mark.parametrize("ignore", [255, 65535, -1])
+    def test_padded_labels_are_the_ignored_one_whatever_their_size(
+        self, image_file, tmp_path, ignore
+    ):
+        path = tmp_path / "labels.png"
+        Image.new("L", (10, 8), 3).save(path)
+        record = {"file_name": image_file, "sem_seg_file_name": str(path)}
+        mapped = semantic(ignore_label=ignore, size_divisibility=12)(record)
+        assert mapped["sem_seg"].dtype == torch.int64
+        assert mapped["sem_seg"].unique().tolist() == sorted([3, ignore])
+        assert mapped["instances"].gt_classes.tolist() == [3]
+
+    @pytest.mark.parametrize("image_format", ["RGB", "BGR", "L"])
+    def test_flips_work_in_every_channel_order(self, tmp_path, image_format):
+        from detectron2.data import transforms as T
+
+        pixels = np.random.default_rng(0).integers(0, 256, (8, 10, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "image.png")
+        record = {"file_name": str(tmp_path / "image.png"), "annotations": []}
+        plain, flipped = (
+            instance(augmentations=a, image_format=image_format)(record)["image"]
+            for a in ([], [T.HFlipTransform(10)])
+        )
+        assert torch.equal(flipped, plain.flip(2))
 
 
 class TestOutside:

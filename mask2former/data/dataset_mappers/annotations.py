@@ -50,8 +50,12 @@ def usable_annotations(record: dict[str, Any], shape: tuple[int, int]) -> list[d
 def _parse(segmentation: Any, shape: tuple[int, int], where: str) -> Segmentation:
     """Polygons as float64 [N, 2] arrays, RLE and arrays as uint8 [H, W]."""
     if isinstance(segmentation, list):
+        odd = next((p for p in segmentation if np.ndim(p) == 1 and len(p) % 2), None)
+        if odd is not None:
+            raise ValueError(f"{where}: a polygon has {len(odd)} coordinates, an odd number")
         # float64 always: detectron2 transforms in place, and integers would be truncated.
-        return [np.array(p, dtype=np.float64).reshape(-1, 2) for p in segmentation]
+        polygons = [np.array(p, dtype=np.float64).reshape(-1, 2) for p in segmentation]
+        return [p for p in polygons if len(p) >= 3]  # fewer points have no area and cannot be cut
     if isinstance(segmentation, dict):
         if isinstance(segmentation["counts"], list):
             segmentation = mask_api.frPyObjects(segmentation, *segmentation["size"])

@@ -131,13 +131,13 @@ class Augmented:
         return AxisIndices.along(self.transforms.transforms, *self._source, rule="pil")
 
     def label_map(self, labels: np.ndarray) -> np.ndarray:
-        """Carries a semantic map [H, W] along; int64 [H', W'].
+        """Carries a semantic map [H, W] along, in its dtype if it can be, else int64.
 
         Nearest neighbour by torch's rule, since the published mappers transform these as float64.
         """
         if self._source is None:
             return self.transforms.apply_segmentation(labels.astype(np.float64)).astype(np.int64)
-        return self._torch_rule.gather(labels, fill=None).astype(np.int64)
+        return self._torch_rule.gather(labels, fill=None)
 
     def segments(self, numbered: np.ndarray) -> np.ndarray:
         """Carries a map of segment numbers [H, W] along, in its dtype; 0 where padded.

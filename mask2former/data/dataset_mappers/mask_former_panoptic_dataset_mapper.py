@@ -14,6 +14,7 @@ from .masks import (
     make_instances,
     more_than_one_pixel,
     number_segments,
+    pad_labels,
     pad_to,
 )
 from .reading import read_label_map, read_panoptic_ids
@@ -78,8 +79,8 @@ class MaskFormerPanopticDatasetMapper(PaddingMapper):
 
         record["image"] = pad_to(view.image_tensor(), side, IMAGE_PAD_VALUE)
         if labels is not None:
-            sem_seg = torch.from_numpy(view.label_map(labels))
-            record["sem_seg"] = pad_to(sem_seg, side, self.ignore_label)
+            sem_seg = pad_labels(view.label_map(labels), side, self.ignore_label)
+            record["sem_seg"] = sem_seg.long()
         segments = [s for s in record["segments_info"] if not s.get("iscrowd", 0)]
         numbered, numbers = number_segments(ids, [s["id"] for s in segments])
         numbered = pad_to(torch.from_numpy(view.segments(numbered)), side, 0).numpy()

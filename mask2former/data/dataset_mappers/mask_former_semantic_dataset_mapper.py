@@ -2,13 +2,18 @@
 
 from typing import Any
 
-import torch
-
 from detectron2.config import configurable
 
 from .base import PaddingMapper
 from .lazy_augmentation import augment
-from .masks import IMAGE_PAD_VALUE, equality_masks, make_instances, pad_to, present_labels
+from .masks import (
+    IMAGE_PAD_VALUE,
+    equality_masks,
+    make_instances,
+    pad_labels,
+    pad_to,
+    present_labels,
+)
 from .reading import read_label_map
 
 
@@ -60,10 +65,10 @@ class MaskFormerSemanticDatasetMapper(PaddingMapper):
         view = augment(self.tfm_gens, image, labels)
 
         side = self.size_divisibility
-        sem_seg = pad_to(torch.from_numpy(view.label_map(labels)), side, self.ignore_label)
-        present = present_labels(sem_seg.numpy(), self.ignore_label)
+        compact = pad_labels(view.label_map(labels), side, self.ignore_label)
+        present = present_labels(compact.numpy(), self.ignore_label)
         record["image"] = pad_to(view.image_tensor(), side, IMAGE_PAD_VALUE)
-        record["sem_seg"] = sem_seg
-        masks = equality_masks(sem_seg.numpy(), present)
-        record["instances"] = make_instances(sem_seg.shape, present, masks)
+        record["sem_seg"] = compact.long()
+        masks = equality_masks(compact.numpy(), present)
+        record["instances"] = make_instances(compact.shape, present, masks)
         return record

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -24,10 +25,19 @@ def pad_to(tensor: torch.Tensor, side: int, value: int) -> torch.Tensor:
     return F.pad(tensor, (0, side - width, 0, side - height), value=value).contiguous()
 
 
+def pad_labels(labels: np.ndarray, side: int, ignore_label: int) -> torch.Tensor:
+    """`pad_to` with ``ignore_label``; uint8 stays uint8 where that fits in, others get int64."""
+    if labels.dtype != np.uint8 or not 0 <= ignore_label < 256:
+        labels = labels.astype(np.int64)
+    return pad_to(torch.from_numpy(labels), side, ignore_label)
+
+
 def present_labels(labels: np.ndarray, ignore_label: int) -> list[int]:
     """Distinct values of a label map in ascending order, without ``ignore_label``."""
     low, high = (int(labels.min()), int(labels.max())) if labels.size else (0, -1)
-    if low >= 0 and high < 2**16:  # counting beats sorting for the usual small labels
+    if labels.size and labels.dtype == np.uint8:
+        found = np.flatnonzero(cv2.calcHist([labels], [0], None, [256], [0, 256]))
+    elif low >= 0 and high < 2**16:  # counting beats sorting for the usual small labels
         found = np.flatnonzero(np.bincount(labels.ravel()))
     else:
         found = np.unique(labels)

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Iterable
 from functools import lru_cache
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -123,6 +124,10 @@ def render_image(image: np.ndarray, steps: list[T.Transform]) -> np.ndarray:
         if _crop_pays(image, step, following):
             image = _enlarge_and_crop(image, step, following)
             position += 2
+        elif isinstance(step, T.HFlipTransform) and image.shape[2] == 3:
+            # A reversed view would cost more when it is read.
+            image = cv2.flip(np.ascontiguousarray(image), 1)
+            position += 1
         else:
             image = step.apply_image(image)
             position += 1
