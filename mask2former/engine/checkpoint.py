@@ -2,9 +2,10 @@
 
 import logging
 import os
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pickle import UnpicklingError
 
 import torch
@@ -185,9 +186,22 @@ def _first(names: list[str]) -> str:
 
 
 def _by_part(names: Iterable[str]) -> str:
-    """``  (backbone 3, sem_seg_head 2)``: where the names lie, two levels deep."""
-    counts = Counter(".".join(name.split(".")[:2]) for name in names)
-    if not counts:
+    """``  (backbone 3, sem_seg_head 2)``: where the names lie, two levels deep, or deeper where
+    that says it more exactly (``backbone.layers.*.semantic_layer``)."""
+    parts = defaultdict(list)
+    for name in names:
+        parts[".".join(name.split(".")[:2])].append(name)
+    if not parts:
         return ""
-    shown = ", ".join(f"{part} {count}" for part, count in counts.most_common(4))
-    return f"  ({shown}{', ...' if len(counts) > 4 else ''})"
+    largest = sorted(parts.items(), key=lambda item: -len(item[1]))[:4]
+    shown = ", ".join(f"{_common_place(part, under)} {len(under)}" for part, under in largest)
+    return f"  ({shown}{', ...' if len(parts) > 4 else ''})"
+
+
+def _common_place(part: str, names: list[str]) -> str:
+    """The module that holds all the names, with ``*`` for positions in lists; at least ``part``."""
+    places = [["*" if x.isdecimal() else x for x in n.split(".")[:-1]] for n in names]
+    common = [level[0] for level in takewhile(lambda x: len(set(x)) == 1, zip(*places))]
+    while common and common[-1] == "*":
+        common.pop()
+    return max(part, ".".join(common), key=lambda place: place.count("."))
