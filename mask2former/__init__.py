@@ -26,6 +26,7 @@ from .data import (
 from .evaluation.instance_evaluation import InstanceSegEvaluator
 from .maskformer_model import MaskFormer
 from .semask_maskformer_model import SeMaskMaskFormer
+from .test_time_augmentation import SemanticSegmentorWithTTA
 
 __all__ = [
     "COCOInstanceNewBaselineDatasetMapper",
@@ -37,5 +38,6 @@ __all__ = [
     "MaskFormerPanopticDatasetMapperCropSampling",
     "MaskFormerSemanticDatasetMapper",
     "SeMaskMaskFormer",
+    "SemanticSegmentorWithTTA",
     "add_maskformer2_config",
 ]

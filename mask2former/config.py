@@ -29,6 +29,7 @@ def add_maskformer2_config(cfg: CN) -> None:
     _add_timm_keys(cfg)
     _add_vit_adapter_keys(cfg)
     _add_robustness_keys(cfg)
+    _add_evaluation_keys(cfg)
     _add_prediction_dump_keys(cfg)
 
 
@@ -191,7 +192,8 @@ def _add_dinat_keys(cfg: CN) -> None:
 
 
 def _add_timm_keys(cfg: CN) -> None:
-    # MODEL.BACKBONE.NAME build_timm_backbone: any convolutional or hierarchical model of timm. [ours]
+    # MODEL.BACKBONE.NAME build_timm_backbone: any model of timm with features of strides 4 to 32.
+    # [ours]
     cfg.MODEL.TIMM = CN()
     timm = cfg.MODEL.TIMM
     timm.NAME = "resnet50"
@@ -212,8 +214,8 @@ def _add_timm_keys(cfg: CN) -> None:
 
 
 def _add_vit_adapter_keys(cfg: CN) -> None:
-    # D2BEiTAdapter and D2ViTAdapter. Defaults: mask2former_beitv2_adapter_large_16x1_3x_coco-panoptic.
-    # [ViT-Adapter, Chen et al., ICLR 2023]
+    # D2BEiTAdapter and D2ViTAdapter. Defaults: the published
+    # mask2former_beitv2_adapter_large_16x1_3x_coco-panoptic. [ViT-Adapter, Chen et al., ICLR 2023]
     cfg.MODEL.VIT_ADAPTER = CN()
     adapter = cfg.MODEL.VIT_ADAPTER
     # The adapter. INTERACTION_INDEXES: first and last block between two exchanges with the adapter;
@@ -262,6 +264,21 @@ def _add_robustness_keys(cfg: CN) -> None:
     cfg.TEST.ON_CORRUPT_IMAGE = "raise"
     # Images drawn with ground truth and prediction to TensorBoard at every evaluation. [ours]
     cfg.TEST.VIS_IMAGES = 4
+
+
+def _add_evaluation_keys(cfg: CN) -> None:
+    # Who computes COCO and LVIS AP: "fast" is faster-coco-eval (C++, equal numbers), "pycocotools"
+    # is pycocotools, or for LVIS the lvis package. [ours]
+    cfg.TEST.COCO_EVAL = "fast"
+    # Boundary IoU beside IoU in semantic segmentation, as current detectron2 does; release 0.6 does
+    # not. False saves the erosion of every map. [ours]
+    cfg.TEST.BOUNDARY_IOU = True
+    # Adds Acc_th, Prec_th and PQ, SQ, RQ of every class to the results of panoptic segmentation,
+    # hence to metrics.json and TensorBoard. The log shows them anyway. [ours]
+    cfg.TEST.PANOPTIC_DETAILS = False
+    # With TEST.AUG.ENABLED: also evaluate with augmentation at the end of training, not only in
+    # --eval-only. [ours]
+    cfg.TEST.AUG.AFTER_TRAINING = False
 
 
 def _add_prediction_dump_keys(cfg: CN) -> None:

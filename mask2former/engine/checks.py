@@ -27,6 +27,7 @@ def check_config(cfg: CfgNode, *, eval_only: bool, resume: bool) -> None:
     if not eval_only:
         check_crop_sampling(cfg)
         check_batch_size(cfg, comm.get_world_size())
+    check_evaluation(cfg, eval_only=eval_only)
     resumes = resume and os.path.exists(os.path.join(cfg.OUTPUT_DIR, "last_checkpoint"))
     is_local = bool(cfg.MODEL.WEIGHTS) and "://" not in cfg.MODEL.WEIGHTS
     # Other machines than the first need not have the file: they get the weights from rank 0.
@@ -82,6 +83,29 @@ def class_count(meta: Metadata) -> int | None:
     if kind in ("coco", "lvis", "ytvis") or "instance" in kind:
         return len(meta.get("thing_classes") or ()) or None
     return None
+
+
+def check_evaluation(cfg: CfgNode, *, eval_only: bool) -> None:
+    """Raises ConfigError when a key of evaluation cannot mean anything here."""
+    if cfg.TEST.COCO_EVAL not in ("fast", "pycocotools"):
+        raise ConfigError(f"TEST.COCO_EVAL must be fast or pycocotools, not {cfg.TEST.COCO_EVAL!r}")
+    augmentation = cfg.TEST.AUG
+    if augmentation.AFTER_TRAINING and not augmentation.ENABLED:
+        raise ConfigError("TEST.AUG.AFTER_TRAINING needs TEST.AUG.ENABLED True beside it")
+    if not augmentation.ENABLED or not (eval_only or augmentation.AFTER_TRAINING):
+        return
+    if not cfg.MODEL.MASK_FORMER.TEST.SEMANTIC_ON:
+        raise ConfigError(
+            "TEST.AUG.ENABLED: test-time augmentation is for semantic output; set "
+            "MODEL.MASK_FORMER.TEST.SEMANTIC_ON True, or TEST.AUG.ENABLED False"
+        )
+    for name in cfg.DATASETS.TEST:
+        kind = MetadataCatalog.get(name).get("evaluator_type") or ""
+        if kind in ("coco", "lvis") or "instance" in kind:
+            raise ConfigError(
+                f"TEST.AUG.ENABLED: test-time augmentation is for semantic segmentation, but "
+                f"{name} is an instance set (evaluator_type {kind}); set TEST.AUG.ENABLED False"
+            )
 
 
 def check_crop_sampling(cfg: CfgNode) -> None:

@@ -13,6 +13,7 @@ from torch import nn
 
 from detectron2.config import CfgNode
 from detectron2.engine import DefaultTrainer, HookBase, TrainerBase, create_ddp_model
+from detectron2.engine.hooks import EvalHook
 from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
 from detectron2.modeling import build_model
 from detectron2.projects.deeplab import build_lr_scheduler
@@ -25,11 +26,11 @@ from detectron2.utils.events import (
 )
 from mask2former.data.build import build_test_loader, build_train_loader
 from mask2former.evaluation import build_evaluator
+from mask2former.test_time_augmentation import SemanticSegmentorWithTTA
 
 from .checkpoint import Checkpointer
 from .console import ConsoleLine, ProgressBar
 from .corrupt_images import CorruptImagesReport, reporting
-from .errors import ConfigError
 from .logs import one_line_user_errors
 from .optimizer import build_optimizer
 from .pictures import PredictionPictures
@@ -111,6 +112,12 @@ class Trainer(DefaultTrainer):
         hooks.insert(len(hooks) - (3 if comm.is_main_process() else 1), RandomState(period))
         if comm.is_main_process():
             hooks.insert(len(hooks) - 1, ProgressBar())
+        if self.cfg.TEST.AUG.ENABLED and self.cfg.TEST.AUG.AFTER_TRAINING:
+            # Before the writers, which then have its results too.
+            hooks.insert(
+                len(hooks) - (1 if comm.is_main_process() else 0),
+                EvalHook(0, lambda: self.test_with_TTA(self.cfg, self.model)),
+            )
         return [*hooks[:-1], CorruptImagesReport(), hooks[-1]]
 
     def build_writers(self) -> list[EventWriter]:
@@ -171,21 +178,20 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def test_with_TTA(cls, cfg: CfgNode, model: nn.Module) -> OrderedDict:
-        """Semantic evaluation with test-time augmentation; keys get the suffix ``_TTA``."""
-        try:
-            from mask2former import SemanticSegmentorWithTTA
-        except ImportError as error:
-            raise ConfigError(
-                "TEST.AUG.ENABLED: test-time augmentation is not in this version; results above "
-                "are without it. Set TEST.AUG.ENABLED False"
-            ) from error
+        """Semantic evaluation with test-time augmentation; keys get the suffix ``_TTA``.
 
+        Panoptic and instance outputs cannot be averaged: their evaluators are left out.
+        """
         logger.info("Running inference with test-time augmentation ...")
-        model = SemanticSegmentorWithTTA(cfg, model)
         folder = os.path.join(cfg.OUTPUT_DIR, "inference_TTA")
-        evaluators = [cls.build_evaluator(cfg, name, folder) for name in cfg.DATASETS.TEST]
-        results = cls.test(cfg, model, evaluators)
-        return OrderedDict({f"{task}_TTA": metrics for task, metrics in results.items()})
+        semantic = cfg.clone()
+        semantic.defrost()
+        outputs = semantic.MODEL.MASK_FORMER.TEST
+        outputs.PANOPTIC_ON = outputs.INSTANCE_ON = semantic.SAVE_PREDICTIONS = False
+        evaluators = [cls.build_evaluator(semantic, name, folder) for name in cfg.DATASETS.TEST]
+        results = cls.test(cfg, SemanticSegmentorWithTTA(cfg, model), evaluators)
+        # With several test sets the names of the sets come first, and get the suffix, as published.
+        return OrderedDict((f"{name}_TTA", metrics) for name, metrics in results.items())
 
 
 def _share_batch_statistics(model: nn.Module) -> None:
