@@ -21,7 +21,7 @@ def drop(predictions: list[Prediction], kind: str, category: int) -> None:
     """Forgets the first segment or instance of a class."""
     prediction = next(p for p in predictions if _has(p, kind, category))
     entries = prediction[kind]
-    entries.remove(next(e for e in entries if e["category_id"] == category))
+    del entries[[e["category_id"] for e in entries].index(category)]
 
 
 def cut(predictions: list[Prediction], kind: str, category: int, keep: float) -> None:

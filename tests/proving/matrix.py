@@ -94,16 +94,21 @@ def run_matrix(
 
 
 def _quiet(folder: str) -> None:
-    """Sends all that a worker prints to a file: many runs write at the same time.
-
-    Its own processes start as those of a command line do. They would inherit "spawn", with which
-    reading the polygons of Cityscapes takes ten seconds of imports.
-    """
-    mp.set_start_method("fork", force=True)
+    """Sends all that a worker prints to a file: many runs write at the same time."""
+    start_like_a_command()
     log = open(os.path.join(folder, f"worker_{os.getpid()}.log"), "w")  # noqa: SIM115 - for good
     with contextlib.suppress(OSError):
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
+
+
+def start_like_a_command() -> None:
+    """For processes of a pool: their own processes start as those of a command line do.
+
+    They would inherit "spawn", with which reading the polygons of Cityscapes takes ten seconds of
+    imports.
+    """
+    mp.set_start_method("fork", force=True)
 
 
 def _slug(config: str) -> str:

@@ -29,6 +29,7 @@ class Outcome:
         loss: total loss of the training step.
         metrics: reported metrics, name -> value, classes' own left out.
         missing: expected metrics that were not reported.
+        evaluated: tasks that ``--eval-only`` reported, where it was run.
         error: last line of what went wrong; "" where nothing did.
         where: "config", "train" or "evaluate", with an error.
     """
@@ -39,6 +40,7 @@ class Outcome:
     loss: float = math.nan
     metrics: dict[str, float] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
+    evaluated: list[str] = field(default_factory=list)
     error: str = ""
     where: str = ""
     seconds: float = 0.0
@@ -102,7 +104,7 @@ def _prove(out: Outcome, output: Path, eval_only: bool, overrides: dict[str, Any
     from mask2former.engine.setup import load_config
 
     path = str(REPO / out.config)
-    cfg = load_config(path, [])
+    cfg = load_config(path, as_options(overrides))
     out.datasets = tuple(dict.fromkeys((*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)))
     test_set = cfg.DATASETS.TEST[0]
     out.task = describe(test_set).task
@@ -123,7 +125,9 @@ def _prove(out: Outcome, output: Path, eval_only: bool, overrides: dict[str, Any
     if eval_only:
         out.where = "evaluate"
         given["MODEL.WEIGHTS"] = str(output / "model_final.pth")
-        _same(out.metrics, _train_net().main(_arguments(path, given, eval_only=True)))
+        results = _train_net().main(_arguments(path, given, eval_only=True))
+        out.evaluated = list(results)
+        _same(out.metrics, results)
 
 
 def _same(metrics: dict[str, float], results: dict[str, dict[str, float]]) -> None:
