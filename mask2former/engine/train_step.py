@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from detectron2.engine import SimpleTrainer
+from mask2former.maskformer_model import unpaired
 
 from .errors import TrainingDiverged
 
@@ -87,6 +88,7 @@ class TrainStep(SimpleTrainer):
             self.write_metrics(losses, data_time)
 
     def _explain(self, error: FloatingPointError, data: list[dict]) -> str:
+        data = unpaired(data)  # as the model counts them
         rate = max(group["lr"] for group in self.optimizer.param_groups)
         layer = getattr(error, "layer", None)
         if layer is None:

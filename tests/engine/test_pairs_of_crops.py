@@ -84,3 +84,17 @@ def test_the_model_takes_the_samples_of_each_item_in_turn(monkeypatch):
     with pytest.raises(StopIteration):
         model(pairs)
     assert seen == [0, 1, 2, 3]
+
+
+def test_a_divergence_names_the_image_of_the_pair():
+    from mask2former.engine.train_step import TrainStep
+
+    pairs = [
+        {i: {"image": None, "file_name": f"{name}{i}.png"} for i in (0, 1)} for name in ("a", "b")
+    ]
+    error = FloatingPointError("costs")
+    error.layer, error.images = "0", [1, 2]
+    model = torch.nn.Linear(1, 1)
+    step = TrainStep(model, None, torch.optim.SGD(model.parameters(), lr=0.1), dtype=None)
+    step.iter = 5
+    assert "images: a1.png, b0.png;" in step._explain(error, pairs)
