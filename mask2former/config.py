@@ -264,6 +264,14 @@ def _add_robustness_keys(cfg: CN) -> None:
     cfg.TEST.ON_CORRUPT_IMAGE = "raise"
     # Images drawn with ground truth and prediction to TensorBoard at every evaluation. [ours]
     cfg.TEST.VIS_IMAGES = 4
+    # Images larger than SIZE (height, width, after resizing) are predicted in tiles with at least
+    # OVERLAP pixels in common and stitched, so that memory is that of one tile. AGREEMENT: how much
+    # two parts must agree inside an overlap to be one object. [ours]
+    cfg.TEST.TILING = CN()
+    cfg.TEST.TILING.ENABLED = False
+    cfg.TEST.TILING.SIZE = [1024, 1024]
+    cfg.TEST.TILING.OVERLAP = 256
+    cfg.TEST.TILING.AGREEMENT = 0.5
 
 
 def _add_evaluation_keys(cfg: CN) -> None:

@@ -26,6 +26,7 @@ from detectron2.utils.events import (
 )
 from mask2former.data.build import build_test_loader, build_train_loader
 from mask2former.evaluation import build_evaluator
+from mask2former.inference.tiling import tiled
 from mask2former.test_time_augmentation import SemanticSegmentorWithTTA
 
 from .checkpoint import Checkpointer
@@ -174,7 +175,7 @@ class Trainer(DefaultTrainer):
         """Evaluates on every set of DATASETS.TEST; training goes on as if it had not happened."""
         _share_batch_statistics(model)
         with kept_random_state():
-            return super().test(cfg, model, evaluators)
+            return super().test(cfg, tiled(model, cfg), evaluators)
 
     @classmethod
     def test_with_TTA(cls, cfg: CfgNode, model: nn.Module) -> OrderedDict:

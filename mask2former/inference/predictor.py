@@ -12,6 +12,8 @@ from detectron2.data import MetadataCatalog
 from detectron2.modeling import build_model
 from mask2former.data.datasets.custom import register_custom_datasets
 
+from .tiling import tiled
+
 
 class Predictor:
     """The model of a config with its weights, ready to be called on images.
@@ -38,6 +40,7 @@ class Predictor:
             raise ValueError(f"INPUT.FORMAT is {self.cfg.INPUT.FORMAT!r}; known are RGB and BGR.")
         self.model = build_model(self.cfg).eval()
         DetectionCheckpointer(self.model).load(self.cfg.MODEL.WEIGHTS)
+        self.model = tiled(self.model, self.cfg)
         register_custom_datasets(self.cfg, need_files=False)
         names = self.cfg.DATASETS.TEST or self.cfg.DATASETS.TRAIN
         self.metadata = MetadataCatalog.get(names[0] if names else "__unnamed__")
