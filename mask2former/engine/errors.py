@@ -2,6 +2,7 @@
 
 from mask2former.data.dataset_mappers.reading import ImageDecodeError
 from mask2former.data.errors import DataError
+from mask2former.modeling.errors import BackboneError
 
 
 class UserError(Exception):
@@ -21,7 +22,7 @@ class TrainingDiverged(UserError, FloatingPointError):
 
 
 # All errors of the package that name what the user can mend.
-USER_ERRORS = (UserError, ImageDecodeError, DataError)
+USER_ERRORS = (UserError, ImageDecodeError, DataError, BackboneError)
 
 
 def message_of(error: Exception) -> str:

@@ -2,6 +2,8 @@
 
 from .backbone.semask_swin import D2SeMaskSwinTransformer
 from .backbone.swin import D2SwinTransformer
+from .backbone.timm_backbone import TimmBackbone, build_timm_backbone
+from .backbone.vit_adapter import D2BEiTAdapter, D2ViTAdapter
 from .criterion import SetCriterion
 from .matcher import HungarianMatcher
 from .meta_arch.branch_mask_former_head import BranchMaskFormerHead
@@ -17,8 +19,10 @@ from .transformer_decoder.maskformer_transformer_decoder import StandardTransfor
 __all__ = [
     "BasePixelDecoder",
     "BranchMaskFormerHead",
+    "D2BEiTAdapter",
     "D2SeMaskSwinTransformer",
     "D2SwinTransformer",
+    "D2ViTAdapter",
     "HungarianMatcher",
     "MSDeformAttnPixelDecoder",
     "MaskFormerHead",
@@ -27,5 +31,7 @@ __all__ = [
     "PerPixelBaselinePlusHead",
     "SetCriterion",
     "StandardTransformerDecoder",
+    "TimmBackbone",
     "TransformerEncoderPixelDecoder",
+    "build_timm_backbone",
 ]

@@ -24,3 +24,10 @@ class NonFiniteCostError(FloatingPointError):
             "too high (SOLVER.BASE_LR), missing gradient clipping (SOLVER.CLIP_GRADIENTS) or "
             "float16 overflow (SOLVER.AMP)."
         )
+
+
+class BackboneError(ValueError):
+    """Settings or pretrained weights of a backbone that its user can mend.
+
+    The message names the key or file and the remedy.
+    """
