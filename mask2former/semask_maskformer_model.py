@@ -29,7 +29,7 @@ class SeMaskMaskFormer(MaskFormer):
         """
         batched_inputs = unpaired(batched_inputs)
         images = self.preprocess_image(batched_inputs)  # [B, 3, H, W], padded
-        features, class_maps = self.backbone(images.tensor)  # res2 ... res5 each
+        features, class_maps = self._backbone_pair(images.tensor)  # res2 ... res5 each
         outputs, semantic = self.sem_seg_head(features, class_maps)
         if not self.training:
             return self.inference(outputs, images, batched_inputs)
@@ -37,6 +37,17 @@ class SeMaskMaskFormer(MaskFormer):
         targets = self.prepare_targets(ground_truth(batched_inputs), images)
         self._add_semantic_targets(targets, batched_inputs, images)
         return self.losses(outputs, targets)
+
+    def _backbone_pair(self, images: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        pair = self.backbone(images)
+        if not isinstance(pair, tuple):
+            raise TypeError(
+                "MODEL.META_ARCHITECTURE SeMaskMaskFormer needs a backbone that gives class maps, "
+                f"but MODEL.BACKBONE.NAME builds a {type(self.backbone).__name__}: set it to "
+                "D2SeMaskSwinTransformer, or MODEL.META_ARCHITECTURE to MaskFormer (with "
+                "MODEL.SEM_SEG_HEAD.NAME MaskFormerHead)"
+            )
+        return pair
 
     def _add_semantic_targets(
         self, targets: list[dict], batched_inputs: list[dict], images: ImageList

@@ -47,13 +47,14 @@ class SemanticAttention(nn.Module):
 
 
 def _attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Softmax attention with one head, ``[windows, N, C]``."""
     # Published without a scale: a product over all classes can leave float16's range, so it is
-    # made in float32 under autocast, too.
+    # made in float32 under mixed precision, too.
+    full = torch.promote_types(query.dtype, torch.float32)
     with torch.autocast(query.device.type, enabled=False):
-        heads = [t.float()[:, None] if t.dtype.itemsize < 4 else t[:, None] for t in (query, key)]
-        return F.scaled_dot_product_attention(
-            *heads, value[:, None].to(heads[0].dtype), scale=1.0
-        ).squeeze(1)
+        heads = [x.to(full)[:, None] for x in (query, key, value)]
+        attended = F.scaled_dot_product_attention(*heads, scale=1.0).squeeze(1)
+    return attended.to(value.dtype)
 
 
 class SemanticLayer(nn.Module):
