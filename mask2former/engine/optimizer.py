@@ -14,6 +14,7 @@ from detectron2.config import CfgNode
 from detectron2.solver.build import maybe_add_gradient_clipping
 
 from .errors import ConfigError
+from .layer_decay import decays, layer_scales
 
 _NORMS = (
     nn.modules.batchnorm._BatchNorm,  # BatchNorm1d/2d/3d and SyncBatchNorm
@@ -55,9 +56,14 @@ def parameter_groups(cfg: CfgNode, model: nn.Module) -> Iterator[dict]:
 
     ``BACKBONE_MULTIPLIER`` scales the rate of parameters whose module path contains "backbone";
     norm layers decay by WEIGHT_DECAY_NORM, embeddings by WEIGHT_DECAY_EMBED, Swin's position
-    tables not at all.
+    tables not at all. With ``LAYER_DECAY`` below 1 the rule of ``layer_decay`` replaces that for
+    decays, and scales rates.
+
+    Raises:
+        ConfigError: LAYER_DECAY is not in (0, 1], or the backbone has no layers.
     """
     solver = cfg.SOLVER
+    scales = _layer_scales(solver.LAYER_DECAY, model)
     seen: set[nn.Parameter] = set()
     for module_name, module in model.named_modules():
         for name, parameter in module.named_parameters(recurse=False):
@@ -74,7 +80,25 @@ def parameter_groups(cfg: CfgNode, model: nn.Module) -> Iterator[dict]:
                 group["weight_decay"] = solver.WEIGHT_DECAY_NORM
             if isinstance(module, nn.Embedding):
                 group["weight_decay"] = solver.WEIGHT_DECAY_EMBED
+            if scales:
+                group["lr"] *= scales[f"{module_name}.{name}".removeprefix(".")]
+                group["weight_decay"] = solver.WEIGHT_DECAY if decays(parameter) else 0.0
             yield group
+
+
+def _layer_scales(rate: float, model: nn.Module) -> dict[str, float]:
+    """Rate factors by parameter name; empty where they are off."""
+    if rate == 1.0:
+        return {}
+    if not 0.0 < rate < 1.0:
+        raise ConfigError(f"SOLVER.LAYER_DECAY is {rate}; it must be in (0, 1], and 1 is off")
+    names = [name for name, _ in model.named_parameters(remove_duplicate=False)]
+    # DistributedDataParallel puts "module." in front.
+    prefix = next((n[: n.index("backbone.") + 9] for n in names if "backbone." in n), "backbone.")
+    try:
+        return layer_scales(names, rate, prefix)
+    except ValueError as error:
+        raise ConfigError(f"SOLVER.LAYER_DECAY {rate}: {error}; set it to 1") from error
 
 
 class _MergedGroups:
