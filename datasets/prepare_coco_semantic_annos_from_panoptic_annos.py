@@ -8,53 +8,47 @@ class in the list of 133 (0..132) and 255 where nothing is labelled. The dataset
 coco_2017_{train,val}_panoptic_with_sem_seg need them. It can be interrupted and run again.
 """
 
-import argparse
-import os
 import sys
-from pathlib import Path
 
 from mask2former.data.catalogs import load_table
-from mask2former.data.datasets import dataset_root
+from mask2former.data.preparation import for_splits, make_parser, run
 from mask2former.data.semantic_from_panoptic import write_semantic_maps
 
+EXAMPLES = """examples:
+  python datasets/prepare_coco_semantic_annos_from_panoptic_annos.py
+  python datasets/prepare_coco_semantic_annos_from_panoptic_annos.py --splits val2017 --workers 2
+"""
+REMEDY = (
+    "Download panoptic_annotations_trainval2017.zip from https://cocodataset.org/#download, unpack "
+    "it in coco/ and the two archives of PNGs inside, too."
+)
 
-def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
-    """Reads the command line (``sys.argv`` by default)."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--root", type=Path, help="folder that contains coco/ ($DETECTRON2_DATASETS)", metavar="DIR"
-    )
-    parser.add_argument(
-        "--splits", nargs="+", default=["val2017", "train2017"], help="(val2017 train2017)"
-    )
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes")
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
-    return parser.parse_args(arguments)
+
+def prepare(args, options) -> None:
+    """Converts each split and says what was written."""
+    coco = options.root / "coco"
+    labels = {row["id"]: i for i, row in enumerate(load_table("coco_panoptic"))}
+
+    def convert(split: str) -> None:
+        output = coco / f"panoptic_semseg_{split}"
+        written = write_semantic_maps(
+            coco / "annotations" / f"panoptic_{split}.json",
+            coco / f"panoptic_{split}",
+            output,
+            labels,
+            workers=options.workers,
+            progress=options.progress,
+            overwrite=options.overwrite,
+            remedy=REMEDY,
+        )
+        options.say(f"{output}: {written} maps written, the others were there.")
+
+    for_splits(args.splits, convert)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Converts each split and says what was written; returns the exit status."""
-    args = parse_arguments(arguments)
-    coco = (args.root or Path(dataset_root())) / "coco"
-    labels = {row["id"]: i for i, row in enumerate(load_table("coco_panoptic"))}
-    for split in args.splits:
-        output = coco / f"panoptic_semseg_{split}"
-        try:
-            written = write_semantic_maps(
-                coco / "annotations" / f"panoptic_{split}.json",
-                coco / f"panoptic_{split}",
-                output,
-                labels,
-                workers=args.workers,
-                progress=not args.quiet,
-            )
-        except (OSError, ValueError) as error:
-            print(f"prepare_coco_semantic: {error}", file=sys.stderr)
-            return 1
-        print(f"{output}: {written} maps written, the others were there.")
-    return 0
+    """Runs the script; returns the exit status."""
+    return run(make_parser(__doc__, EXAMPLES, splits=("val2017", "train2017")), prepare, arguments)
 
 
 if __name__ == "__main__":

@@ -123,6 +123,6 @@ def test_sets_that_detectron2_registers_get_the_same_message(name, command):
 def test_every_script_that_a_message_names_exists():
     repository = Path(__file__).parents[2]
     remedies = [row["remedy"] for row in load_table("preparation")]
-    scripts = {s for remedy in remedies for s in re.findall(r"datasets/\w+\.py", remedy)}
+    scripts = {s for remedy in remedies for s in re.findall(r"[\w/]+\.py", remedy)}
     assert "datasets/prepare_shapes.py" in scripts
     assert all((repository / script).is_file() for script in scripts)

@@ -81,8 +81,10 @@ def test_a_second_run_writes_nothing(tiny_coco, capsys):
 
 
 def test_missing_annotations_are_named_with_a_non_zero_exit(tmp_path, capsys):
-    assert run_script("--root", str(tmp_path), "--quiet") == 1
-    assert "panoptic_val2017.json is missing" in capsys.readouterr().err
+    assert run_script("--root", str(tmp_path), "--quiet") == 2
+    message = capsys.readouterr().err
+    assert "panoptic_val2017.json is missing" in message
+    assert message.count("Download") == 1
 
 
 def test_an_unknown_category_names_the_image(tiny_coco, tmp_path):

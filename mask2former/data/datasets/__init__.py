@@ -12,11 +12,18 @@ from . import (  # noqa: F401 - imported for what they register
     register_coco_panoptic_annos_semseg,
     register_coco_stuff_10k,
     register_mapillary_vistas,
+    register_mapillary_vistas_instance,
     register_mapillary_vistas_panoptic,
     register_safetybarrier_instance,
     register_shapes,
 )
 from .folders import dataset_root, require_dataset_files
+from .register_crop_sampling import register_crop_sampling  # needs the sets that are above
 from .register_shapes import register_all_shapes
 
-__all__ = ["dataset_root", "register_all_shapes", "require_dataset_files"]
+__all__ = [
+    "dataset_root",
+    "register_all_shapes",
+    "register_crop_sampling",
+    "require_dataset_files",
+]

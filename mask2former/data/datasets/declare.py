@@ -96,7 +96,12 @@ def register_panoptic(
 
 
 def register_instances(
-    name: str, classes: Mapping[str, Any], *, image_root: str, json_file: str
+    name: str,
+    classes: Mapping[str, Any],
+    *,
+    image_root: str,
+    json_file: str,
+    evaluator_type: str = "coco",
 ) -> None:
     """Registers a set in COCO's instance format; annotation ids stay in the records."""
 
@@ -109,7 +114,12 @@ def register_instances(
         return records
 
     register(
-        name, load, json_file=json_file, image_root=image_root, evaluator_type="coco", **classes
+        name,
+        load,
+        json_file=json_file,
+        image_root=image_root,
+        evaluator_type=evaluator_type,
+        **classes,
     )
 
 

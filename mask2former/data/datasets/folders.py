@@ -15,6 +15,16 @@ def dataset_root() -> str:
     return os.path.expanduser(os.getenv(VARIABLE, "datasets"))
 
 
+def mapillary_folder(root: str) -> str:
+    """Folder of Mapillary Vistas below ``root``: ``mapillary_vistas``, or ``mapillary-vistas``.
+
+    The registrations of Mask2Former say the first, the preparation of its IBS fork the second.
+    Here both do where only that one exists.
+    """
+    usual, other = (os.path.join(root, name) for name in ("mapillary_vistas", "mapillary-vistas"))
+    return other if os.path.isdir(other) and not os.path.isdir(usual) else usual
+
+
 def required_paths(name: str) -> dict[str, str]:
     """Files and folders that reading dataset ``name`` touches, by metadata key.
 

@@ -4,7 +4,7 @@ import os
 
 from ..catalogs import load_table
 from .declare import register_semantic
-from .folders import dataset_root
+from .folders import dataset_root, mapillary_folder
 
 
 def register_all_mapillary_vistas(root: str) -> None:
@@ -15,7 +15,7 @@ def register_all_mapillary_vistas(root: str) -> None:
         "stuff_colors": [row["color"] for row in rows],
     }
     for split, long_name in (("train", "training"), ("val", "validation")):
-        folder = os.path.join(root, "mapillary_vistas", long_name)
+        folder = os.path.join(mapillary_folder(root), long_name)
         register_semantic(
             f"mapillary_vistas_sem_seg_{split}",
             classes,

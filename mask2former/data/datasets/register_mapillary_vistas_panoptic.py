@@ -7,14 +7,14 @@ import os
 
 from ..catalogs import load_table
 from .declare import panoptic_classes, register_panoptic
-from .folders import dataset_root
+from .folders import dataset_root, mapillary_folder
 
 
 def register_all_mapillary_vistas_panoptic(root: str) -> None:
     """Registers ``mapillary_vistas_panoptic_{train,val}`` under ``root``."""
     classes = panoptic_classes(load_table("mapillary_panoptic"), things_as="all")
     for split, long_name in (("train", "training"), ("val", "validation")):
-        folder = os.path.join(root, "mapillary_vistas", long_name)
+        folder = os.path.join(mapillary_folder(root), long_name)
         register_panoptic(
             f"mapillary_vistas_panoptic_{split}",
             classes,
