@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import timm
+import torch
 from torch import nn
 
 from ..errors import BackboneError
@@ -40,13 +41,17 @@ def create_model(
     wanted = bool(pretrained) or bool(file)
     if not wanted:
         return _create(name, key, options)
+    random_state = torch.get_rng_state()
     try:
         model = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **options)
     except Exception as error:  # of the network, the hub client, the file or the architecture
         # The same failure without weights is not about weights.
         _create(name, key, options)
         raise BackboneError(_how_to_get(name, file, key, error)) from error
-    logger.info("%s: pretrained weights of %s from %s", key, name, file or "timm's cache or hub")
+    torch.set_rng_state(random_state)
+    source = file or "timm's cache or hub"
+    _check_loaded(model, _create(name, key, options), f"{key}: {source}", name)
+    logger.info("%s: pretrained weights of %s from %s", key, name, source)
     return model
 
 
@@ -71,6 +76,23 @@ def _create(name: str, key: str, options: dict[str, Any]) -> nn.Module:
         raise BackboneError(
             f"{key}: timm cannot build {name} with {options}: {error or type(error).__name__}"
         ) from error
+
+
+def _check_loaded(model: nn.Module, fresh: nn.Module, source: str, name: str) -> None:
+    """timm takes what fits of a file and is content with nothing; this refuses that.
+
+    Args:
+        fresh: the same model with the random values that ``model`` had before its weights came.
+    """
+    pairs = list(zip(model.parameters(), fresh.parameters()))
+    # Constants (norms, biases) may well be the same in the file.
+    random = [(a, b) for a, b in pairs if b.numel() > 1 and b.min() != b.max()]
+    kept = sum(torch.equal(a, b) for a, b in random)
+    if kept > 0.1 * len(random):
+        raise BackboneError(
+            f"{source} does not hold weights of {name}: {kept} of its {len(random)} tensors would "
+            "stay random"
+        )
 
 
 def _how_to_get(name: str, file: str, key: str, error: Exception) -> str:
