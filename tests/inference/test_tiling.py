@@ -162,6 +162,10 @@ def test_instances_can_be_filtered_like_others():
     assert mask[y0:y1, x0:x1].sum() == mask.sum()
 
 
+def test_a_model_in_evaluation_is_wrapped_in_evaluation():
+    assert not TiledModel(Blobs().eval(), size=(9, 9), overlap=1).training
+
+
 def test_the_config_decides():
     cfg = get_cfg()
     add_maskformer2_config(cfg)

@@ -49,6 +49,7 @@ class TiledModel(nn.Module):
         self.agreement = agreement
         self.max_instances = max_instances
         self._reported: set[tuple[int, int]] = set()
+        self.train(model.training)  # a wrapper around a model in evaluation is in evaluation
 
     def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
         """As the model; see the class for large images."""
