@@ -2,6 +2,7 @@
 
 from mask2former.data.dataset_mappers.reading import ImageDecodeError
 from mask2former.data.errors import DataError
+from mask2former.evaluation.errors import EvaluationError
 from mask2former.modeling.errors import BackboneError
 
 
@@ -22,7 +23,7 @@ class TrainingDiverged(UserError, FloatingPointError):
 
 
 # All errors of the package that name what the user can mend.
-USER_ERRORS = (UserError, ImageDecodeError, DataError, BackboneError)
+USER_ERRORS = (UserError, ImageDecodeError, DataError, EvaluationError, BackboneError)
 
 
 def message_of(error: Exception) -> str:

@@ -10,15 +10,15 @@ from dataclasses import dataclass
 
 from detectron2.config import CfgNode
 from detectron2.data import Metadata, MetadataCatalog
-from detectron2.evaluation import (
-    COCOEvaluator,
-    DatasetEvaluator,
-    DatasetEvaluators,
-    SemSegEvaluator,
-)
+from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
 
-from .instance_evaluation import InstanceSegEvaluator, SeenImagesOnly
+from .cityscapes_evaluation import CityscapesInstanceEvaluator, CityscapesSemSegEvaluator
+from .coco_evaluation import COCOEvaluator
+from .instance_evaluation import InstanceSegEvaluator
+from .lvis_evaluation import LVISEvaluator
 from .panoptic_evaluation import COCOPanopticEvaluator
+from .prediction_dump import PanopticPredictionDump
+from .sem_seg_evaluation import SemSegEvaluator
 
 logger = logging.getLogger(__name__)
 
@@ -67,49 +67,40 @@ def _skips_images(cfg: CfgNode) -> bool:
     return cfg.TEST.ON_CORRUPT_IMAGE == "skip"
 
 
-class _COCOEvaluatorSeen(SeenImagesOnly, COCOEvaluator):
-    pass
-
-
-class _InstanceSegEvaluatorSeen(SeenImagesOnly, InstanceSegEvaluator):
-    pass
-
-
 def _sem_seg(cfg: CfgNode, name: str, folder: str) -> DatasetEvaluator:
-    return SemSegEvaluator(name, distributed=True, output_dir=folder)
+    return SemSegEvaluator(
+        name, distributed=True, output_dir=folder, boundary_iou=cfg.TEST.BOUNDARY_IOU
+    )
 
 
 def _panoptic(cfg: CfgNode, name: str, folder: str) -> DatasetEvaluator:
-    return COCOPanopticEvaluator(name, folder, allow_missing=_skips_images(cfg))
+    return COCOPanopticEvaluator(
+        name, folder, allow_missing=_skips_images(cfg), details=cfg.TEST.PANOPTIC_DETAILS
+    )
 
 
 def _coco(cfg: CfgNode, name: str, folder: str) -> DatasetEvaluator:
-    kind = _COCOEvaluatorSeen if _skips_images(cfg) else COCOEvaluator
-    return kind(name, output_dir=folder)
+    return COCOEvaluator(name, output_dir=folder, **_instance_options(cfg))
 
 
 def _instance(cfg: CfgNode, name: str, folder: str) -> DatasetEvaluator:
-    kind = _InstanceSegEvaluatorSeen if _skips_images(cfg) else InstanceSegEvaluator
-    return kind(name, output_dir=folder)
-
-
-# Imported when needed: these lean on optional packages (cityscapesscripts, lvis).
-def _cityscapes_sem_seg(cfg: CfgNode, name: str, folder: str) -> DatasetEvaluator:
-    from detectron2.evaluation import CityscapesSemSegEvaluator
-
-    return CityscapesSemSegEvaluator(name)
-
-
-def _cityscapes_instance(cfg: CfgNode, name: str, folder: str) -> DatasetEvaluator:
-    from detectron2.evaluation import CityscapesInstanceEvaluator
-
-    return CityscapesInstanceEvaluator(name)
+    return InstanceSegEvaluator(name, output_dir=folder, **_instance_options(cfg))
 
 
 def _lvis(cfg: CfgNode, name: str, folder: str) -> DatasetEvaluator:
-    from detectron2.evaluation import LVISEvaluator
+    return LVISEvaluator(name, output_dir=folder, **_instance_options(cfg))
 
-    return LVISEvaluator(name, output_dir=folder)
+
+def _instance_options(cfg: CfgNode) -> dict:
+    return {"engine": cfg.TEST.COCO_EVAL, "only_seen": _skips_images(cfg)}
+
+
+def _cityscapes_sem_seg(cfg: CfgNode, name: str, folder: str) -> DatasetEvaluator:
+    return CityscapesSemSegEvaluator(name, allow_missing=_skips_images(cfg))
+
+
+def _cityscapes_instance(cfg: CfgNode, name: str, folder: str) -> DatasetEvaluator:
+    return CityscapesInstanceEvaluator(name, allow_missing=_skips_images(cfg))
 
 
 # The order within a row is the order of the published code.
@@ -170,6 +161,8 @@ def build_evaluator(
         for choice in EVALUATORS.get(evaluator_type, [])
         if choice.when(cfg, metadata)
     ]
+    if cfg.SAVE_PREDICTIONS and _panoptic_on(cfg, metadata):
+        evaluators.append(PanopticPredictionDump(os.path.join(cfg.SAVE_DIR, cfg.SAVE_DIR_NAME)))
     if not evaluators:
         raise NotImplementedError(
             f"No evaluator for the data set {dataset_name} with the type {evaluator_type} and the "

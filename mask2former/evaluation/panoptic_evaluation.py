@@ -20,6 +20,7 @@ from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
+from .errors import EvaluationError
 from .panoptic_quality import panoptic_quality
 from .panoptic_statistics import image_statistics, read_id_map
 
@@ -41,7 +42,12 @@ class COCOPanopticEvaluator(DatasetEvaluator):
     """
 
     def __init__(
-        self, dataset_name: str, output_dir: str | None = None, *, allow_missing: bool = False
+        self,
+        dataset_name: str,
+        output_dir: str | None = None,
+        *,
+        allow_missing: bool = False,
+        details: bool = False,
     ):
         """
         Args:
@@ -58,6 +64,7 @@ class COCOPanopticEvaluator(DatasetEvaluator):
         }
         self._output_dir = output_dir
         self._allow_missing = allow_missing
+        self._details = details
         with open(self._metadata.panoptic_json) as file:
             self._gt_json = json.load(file)
         self._categories = {c["id"]: c for c in self._gt_json["categories"]}
@@ -88,7 +95,7 @@ class COCOPanopticEvaluator(DatasetEvaluator):
             if not self._gt:
                 continue
             if image_id not in self._gt:
-                raise ValueError(
+                raise EvaluationError(
                     f"Image {image_id} ({item['file_name']}) was predicted, but "
                     f"{self._metadata.panoptic_json} has no annotation for it"
                 )
@@ -101,7 +108,7 @@ class COCOPanopticEvaluator(DatasetEvaluator):
         """Returns ``{"panoptic_seg": {PQ, SQ, RQ, PQ_th, ...}}`` (x100) on the main process.
 
         Raises:
-            ValueError: images of the ground truth were not predicted and ``allow_missing`` is off.
+            EvaluationError: images were not predicted, and ``allow_missing`` is off.
         """
         while self._pending:
             self._collect_one()
@@ -162,7 +169,7 @@ class COCOPanopticEvaluator(DatasetEvaluator):
             f"predicted, the first is image {missing[0]}"
         )
         if not self._allow_missing or not predictions:
-            raise ValueError(message)
+            raise EvaluationError(message)
         logger.warning("%s; the result is over the others", message)
 
     def _write_predictions(self, predictions: dict) -> None:

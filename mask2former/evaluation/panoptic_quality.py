@@ -19,6 +19,7 @@ from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
 
+from .errors import EvaluationError
 from .panoptic_statistics import IOU, image_statistics, read_id_map
 
 # Below this many images a worker process costs more than it saves.
@@ -94,7 +95,7 @@ def pq_compute(
 
     Raises:
         FileNotFoundError: a file or folder is missing.
-        ValueError: an image of the ground truth has no prediction.
+        EvaluationError: an image of the ground truth has no prediction.
         KeyError: a prediction contradicts itself, see ``image_statistics``.
     """
     gt_folder = gt_folder or gt_json_file.removesuffix(".json")
@@ -109,7 +110,7 @@ def pq_compute(
 
     missing = [a["image_id"] for a in gt_json["annotations"] if a["image_id"] not in predictions]
     if missing:
-        raise ValueError(
+        raise EvaluationError(
             f"{pred_json_file} has no prediction for {len(missing)} of "
             f"{len(gt_json['annotations'])} images, the first is image {missing[0]}"
         )

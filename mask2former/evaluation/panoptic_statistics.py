@@ -14,6 +14,8 @@ compare:
 import numpy as np
 from PIL import Image
 
+from .errors import EvaluationError
+
 VOID = 0
 IOU, TP, FP, FN = range(4)
 
@@ -25,7 +27,7 @@ def read_id_map(path: str) -> np.ndarray:
         uint32 ``[H, W]`` segment ids, ``R + 256 G + 256^2 B``; 0 is void.
 
     Raises:
-        ValueError: the file is missing or cannot be decoded; the message names it.
+        EvaluationError: the file is missing or cannot be decoded; the message names it.
     """
     try:
         with Image.open(path) as image:
@@ -33,7 +35,7 @@ def read_id_map(path: str) -> np.ndarray:
             rgbx = image.convert("RGB").tobytes("raw", "RGBX")
             return np.frombuffer(rgbx, "<u4").reshape(image.height, image.width) & 0xFFFFFF
     except (OSError, SyntaxError, EOFError) as error:
-        raise ValueError(f"Cannot read the panoptic PNG {path}: {error}") from error
+        raise EvaluationError(f"Cannot read the panoptic PNG {path}: {error}") from error
 
 
 def joint_areas(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -87,10 +89,10 @@ def image_statistics(
 
     Raises:
         KeyError: the predicted segments and pixels do not agree, or a category is unknown.
-        ValueError: the two maps differ in size.
+        EvaluationError: the two maps differ in size.
     """
     if gt_map.shape != pred_map.shape:
-        raise ValueError(
+        raise EvaluationError(
             f"Image {image_id}: the prediction is {pred_map.shape[0]}x{pred_map.shape[1]} pixels, "
             f"its ground truth {gt_map.shape[0]}x{gt_map.shape[1]}"
         )
