@@ -1,7 +1,7 @@
 """Carries COCO-style annotations through the augmentations and rasterises them once."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,7 +9,8 @@ from pycocotools import mask as mask_api
 
 from detectron2.data import detection_utils as utils
 
-from .lazy_augmentation import Augmented
+from .lazy_augmentation import Augmented, flatten
+from .polygons import move_polygons
 from .run_lengths import paint
 
 logger = logging.getLogger(__name__)
@@ -94,14 +95,12 @@ def _warn_once(where: str, what: str) -> None:
         logger.warning("%s was %s.", where, what)
 
 
-def transformed(annotations: list[dict[str, Any]], view: Augmented) -> Iterator[Segmentation]:
+def transformed(annotations: list[dict[str, Any]], view: Augmented) -> list[Segmentation]:
     """Each annotation's polygons, or its mask, as the augmented image shows it."""
-    for annotation in annotations:
-        segmentation = annotation["segmentation"]
-        if isinstance(segmentation, list):
-            yield view.transforms.apply_polygons(segmentation)
-        else:
-            yield view.mask(segmentation)
+    segmentations = [a["segmentation"] for a in annotations]
+    outlines = [s for s in segmentations if isinstance(s, list)]
+    moved = iter(move_polygons(flatten(view.transforms), outlines))
+    return [next(moved) if isinstance(s, list) else view.mask(s) for s in segmentations]
 
 
 def transformed_boxes(annotations: list[dict[str, Any]], view: Augmented) -> np.ndarray:

@@ -71,7 +71,7 @@ class MaskFormerInstanceDatasetMapper(PaddingMapper):
         record["image"] = pad_to(view.image_tensor(), self.size_divisibility, IMAGE_PAD_VALUE)
         shape = record["image"].shape[-2:]
         if annotations:
-            stack = rasterise(list(transformed(annotations, view)), view.shape)
+            stack = rasterise(transformed(annotations, view), view.shape)
             if self.drop_vanished:
                 kept = np.flatnonzero(stack.any((1, 2)))
                 stack, annotations = stack[kept], [annotations[i] for i in kept]

@@ -57,7 +57,7 @@ class SafetyBarrierInstanceDatasetMapper(COCOInstanceNewBaselineDatasetMapper):
         record["image"] = view.image_tensor()
         if "annotations" in record:
             annotations = usable_annotations(record, image.shape[:2])
-            stack = rasterise(list(transformed(annotations, view)), view.shape)
+            stack = rasterise(transformed(annotations, view), view.shape)
             classes = [int(a["category_id"]) for a in annotations]
             instances = make_instances(view.shape, classes, torch.from_numpy(stack.view(bool)))
             instances.gt_boxes = Boxes(torch.from_numpy(transformed_boxes(annotations, view)))
