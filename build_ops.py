@@ -2,8 +2,8 @@
 
 Used by setup.py; ``python build_ops.py [--force]`` builds them in place, in the source folder.
 
-The kernels are plain shared libraries with a C interface that Python loads with ctypes: one file
-for the CPU, built with the C++ compiler ($CXX, c++, g++ or clang++), and one for NVIDIA GPUs,
+The kernels are plain shared libraries with a C interface that Python loads with ctypes: for each op
+one file for the CPU, built with the C++ compiler ($CXX, c++, g++ or clang++), and one for NVIDIA GPUs,
 built with $CUDA_HOME/bin/nvcc where CUDA_HOME is set, for the architectures in
 TORCH_CUDA_ARCH_LIST (as torch's own extensions: "8.0;9.0+PTX") or a usual set of them. What cannot
 be built is reported in one line and left out; the slower PyTorch path does its work.
@@ -24,9 +24,16 @@ from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).resolve().parent
 OPS = Path("mask2former/ops")
+OP_NAMES = ("ms_deform_attn", "neighborhood_attention")
+_SHARED = [OPS / "csrc/cpu_instruction_sets.h", OPS / "csrc/cpu_vectors.h"]
+# (op, device) -> the file that is compiled, then what it includes.
 SOURCES = {
-    "cpu": [OPS / "csrc/ms_deform_attn_cpu.cpp", OPS / "csrc/ms_deform_attn_cpu_kernel.h"],
-    "cuda": [OPS / "csrc/ms_deform_attn_cuda.cu"],
+    (op, device): files
+    for op in OP_NAMES
+    for device, files in (
+        ("cpu", [OPS / f"csrc/{op}_cpu.cpp", OPS / f"csrc/{op}_cpu_kernel.h", *_SHARED]),
+        ("cuda", [OPS / f"csrc/{op}_cuda.cu"]),
+    )
 }
 # From Volta to Blackwell; nvcc is asked which of them it knows.
 USUAL_CUDA_ARCHITECTURES = ["7.0", "7.5", "8.0", "8.6", "8.9", "9.0", "10.0", "12.0"]
@@ -40,12 +47,12 @@ def extensions() -> list[Extension]:
     """The libraries as setuptools knows them; optional, so a failure does not end an install."""
     return [
         Extension(
-            f"mask2former.ops.libms_deform_attn_{device}",
+            f"mask2former.ops.lib{op}_{device}",
             sources=[str(files[0])],
             depends=[str(file) for file in files],
             optional=True,
         )
-        for device, files in SOURCES.items()
+        for (op, device), files in SOURCES.items()
         if (ROOT / files[0]).exists()
     ]
 
@@ -59,37 +66,42 @@ class BuildOps(build_ext):
 
     def build_extension(self, ext: Extension) -> None:
         """Builds one library, or says why not."""
-        build_library(ext.name.rsplit("_", 1)[1], Path(self.get_ext_fullpath(ext.name)))
+        op, device = ext.name.rpartition(".lib")[2].rsplit("_", 1)
+        build_library(device, Path(self.get_ext_fullpath(ext.name)), op)
 
 
-def build_library(device: str, target: Path) -> bool:
-    """Compiles the kernels for ``"cpu"`` or ``"cuda"``; says why if it cannot (False)."""
+def build_library(device: str, target: Path, op: str = OP_NAMES[0]) -> bool:
+    """Compiles an op's kernels for ``"cpu"`` or ``"cuda"``; says why if it cannot (False)."""
     name = {"cpu": "CPU", "cuda": "CUDA"}[device]
+    build = {"cpu": _build_cpu, "cuda": _build_cuda}[device]
     try:
-        how = _build_cpu(target) if device == "cpu" else _build_cuda(target)
+        how = build(ROOT / SOURCES[op, device][0], target)
     except NotBuilt as reason:
-        _say(f"{name} kernels NOT built: {reason}. On {name} the slower PyTorch path will be used.")
+        _say(
+            f"{op}: {name} kernels NOT built: {reason}. "
+            f"On {name} the slower PyTorch path will be used."
+        )
         return False
-    _say(f"{name} kernels built ({how}): {target}")
+    _say(f"{op}: {name} kernels built ({how}): {target}")
     return True
 
 
 def build_in_place(force: bool = False) -> None:
     """Builds every library beside its Python code; what is newer than its sources is kept."""
-    for device, files in SOURCES.items():
-        target = ROOT / OPS / f"libms_deform_attn_{device}.so"
+    for (op, device), files in SOURCES.items():
+        target = ROOT / OPS / f"lib{op}_{device}.so"
         sources = [ROOT / file for file in files] + [Path(__file__)]
         newest = max(file.stat().st_mtime for file in sources)
         if not force and target.exists() and target.stat().st_mtime > newest:
             _say(f"{target.name} is up to date")
             continue
-        build_library(device, target)
+        build_library(device, target, op)
 
 
-def _build_cpu(target: Path) -> str:
+def _build_cpu(source: Path, target: Path) -> str:
     compiler = _cpp_compiler()
-    source = str(ROOT / SOURCES["cpu"][0])
-    command = [*compiler, "-O3", "-std=c++17", "-fPIC", "-shared", "-fno-trapping-math", source]
+    options = ["-O3", "-std=c++17", "-fPIC", "-shared", "-fno-trapping-math"]
+    command = [*compiler, *options, str(source)]
     try:
         _compile([*command, "-fopenmp"], target)
     except NotBuilt as first:
@@ -111,7 +123,7 @@ def _cpp_compiler() -> list[str]:
     raise NotBuilt("no C++ compiler was found (install g++, or set CXX)")
 
 
-def _build_cuda(target: Path) -> str:
+def _build_cuda(source: Path, target: Path) -> str:
     home = os.environ.get("CUDA_HOME")
     if not home:
         raise NotBuilt("CUDA_HOME is not set (of interest with an NVIDIA GPU only)")
@@ -124,7 +136,7 @@ def _build_cuda(target: Path) -> str:
         options.append(f"-gencode=arch=compute_{number},code=sm_{number}")
         if with_ptx:
             options.append(f"-gencode=arch=compute_{number},code=compute_{number}")
-    _compile([str(nvcc), *options, "--threads", "0", str(ROOT / SOURCES["cuda"][0])], target)
+    _compile([str(nvcc), *options, "--threads", "0", str(source)], target)
     return f"{nvcc}, sm_" + " sm_".join(number for number, _ in architectures)
 
 

@@ -2,11 +2,15 @@
 
 from mask2former.ops.implementation import set_implementation, use_implementation
 from mask2former.ops.ms_deform_attn_op import ms_deform_attn
+from mask2former.ops.neighborhood_attention import neighborhood_attention_2d
+from mask2former.ops.neighborhood_attention_reference import neighborhood_attention_reference
 from mask2former.ops.reference import ms_deform_attn_reference
 
 __all__ = [
     "ms_deform_attn",
     "ms_deform_attn_reference",
+    "neighborhood_attention_2d",
+    "neighborhood_attention_reference",
     "set_implementation",
     "use_implementation",
 ]

@@ -9,7 +9,12 @@ from contextlib import contextmanager
 
 import torch
 
-from mask2former.ops.libraries import MissingLibrary, load
+from mask2former.ops.libraries import (
+    MS_DEFORM_ATTN,
+    NEIGHBORHOOD_ATTENTION,
+    MissingLibrary,
+    load,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -17,7 +22,11 @@ VARIABLE = "MASK2FORMER_OPS"
 MODES = ("auto", "reference", "kernel")
 
 _mode = "auto"
-_already_said: set[str] = set()
+_already_said: set[tuple[str, str]] = set()
+_IN_WORDS = {
+    MS_DEFORM_ATTN: "Multi-scale deformable attention",
+    NEIGHBORHOOD_ATTENTION: "Neighbourhood attention",
+}
 
 
 def set_implementation(mode: str) -> None:
@@ -48,31 +57,37 @@ def use_implementation(mode: str) -> Iterator[None]:
         set_implementation(before)
 
 
-def use_kernel(device_type: str) -> bool:
-    """Whether a call with tensors on such a device goes to a compiled kernel.
+def use_kernel(device_type: str, op: str = MS_DEFORM_ATTN) -> bool:
+    """Whether a call of an op with tensors on such a device goes to a compiled kernel.
 
     Raises:
         RuntimeError: in mode ``"kernel"``, where there is none.
     """
     if _mode == "reference":
         return False
-    return _has_kernel(device_type, required=_mode == "kernel")
+    return _has_kernel(device_type, op, required=_mode == "kernel")
+
+
+def wants_reference() -> bool:
+    """Whether mode ``"reference"`` is on."""
+    return _mode == "reference"
 
 
 @torch.compiler.assume_constant_result  # so that torch.compile runs it, log line and all
-def _has_kernel(device_type: str, required: bool) -> bool:
+def _has_kernel(device_type: str, op: str, required: bool) -> bool:
     if device_type == "meta":  # shapes only, for which the op needs no library
         return True
     try:
-        load(device_type)
+        load(device_type, op)
     except MissingLibrary as error:
         if required:
-            raise RuntimeError(f"no compiled kernel of ms_deform_attn: {error}") from error
-        if device_type not in _already_said:
-            _already_said.add(device_type)
+            raise RuntimeError(f"no compiled kernel of {op}: {error}") from error
+        if (op, device_type) not in _already_said:
+            _already_said.add((op, device_type))
             logger.warning(
-                "Multi-scale deformable attention on %s runs in PyTorch, which is correct but many "
-                "times slower than the compiled kernel: %s.",
+                "%s on %s runs in PyTorch, which is correct but many times slower than the "
+                "compiled kernel: %s.",
+                _IN_WORDS.get(op, op),
                 device_type,
                 error,
             )

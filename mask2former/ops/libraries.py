@@ -13,6 +13,9 @@ FOLDER = Path(__file__).resolve().parent
 # build is refused instead of being called with the wrong arguments.
 ABI = 2
 
+MS_DEFORM_ATTN = "ms_deform_attn"
+NEIGHBORHOOD_ATTENTION = "neighborhood_attention"
+
 _POINTER = ctypes.c_void_p
 _SIZES = ctypes.POINTER(ctypes.c_int64)
 
@@ -21,21 +24,21 @@ class MissingLibrary(RuntimeError):
     """There is no usable compiled kernel; the message says why and what to do."""
 
 
-def library_path(device_type: str) -> Path:
-    """Where the kernels for ``"cpu"`` or ``"cuda"`` are looked for."""
-    return FOLDER / f"libms_deform_attn_{device_type}.so"
+def library_path(device_type: str, op: str = MS_DEFORM_ATTN) -> Path:
+    """Where the kernels of an op for ``"cpu"`` or ``"cuda"`` are looked for."""
+    return FOLDER / f"lib{op}_{device_type}.so"
 
 
 @cache
-def load(device_type: str) -> ctypes.CDLL:
-    """The loaded library with its C signatures declared.
+def load(device_type: str, op: str = MS_DEFORM_ATTN) -> ctypes.CDLL:
+    """The loaded library of an op with its C signatures declared.
 
     Raises:
         MissingLibrary: if it was not built, cannot be loaded, or belongs to another version.
     """
     if device_type not in ("cpu", "cuda"):
         raise MissingLibrary(f"there are no compiled kernels for {device_type} devices")
-    path = library_path(device_type)
+    path = library_path(device_type, op)
     remedy = "run `python build_ops.py` in the source folder"
     if device_type == "cuda":
         remedy = "set CUDA_HOME and " + remedy
@@ -49,24 +52,45 @@ def load(device_type: str) -> ctypes.CDLL:
     version = getattr(library, f"mask2former_{device_type}_abi", lambda: None)()
     if version != ABI:
         raise MissingLibrary(f"{path} is of another version ({version}, not {ABI}); {remedy}")
-    _declare(library, device_type)
+    _declare(library, device_type, op)
     return library
 
 
-def _declare(library: ctypes.CDLL, device_type: str) -> None:
-    number = ctypes.c_int
-    if device_type == "cpu":  # dtype, sizes, strides | tensors | threads or splits, threads
-        first, result = [number, _SIZES, _SIZES], None
-        last_forward, last_backward = [number], [number, number]
-    else:  # dtype, sizes | tensors | device, stream
-        first, result = [number, _SIZES], number
-        last_forward = last_backward = [number, _POINTER]
-        library.mask2former_cuda_error.argtypes = [number]
+_NUMBER = ctypes.c_int
+# (op, device) -> what stands before the tensors, how many tensors forward and backward take, and
+# what stands after them forward and backward.
+_SIGNATURES = {
+    # dtype, sizes, strides | tensors | threads; splits, threads
+    (MS_DEFORM_ATTN, "cpu"): ([_NUMBER, _SIZES, _SIZES], 4, 7, [_NUMBER], [_NUMBER, _NUMBER]),
+    # dtype, sizes | tensors | device, stream
+    (MS_DEFORM_ATTN, "cuda"): ([_NUMBER, _SIZES], 4, 7, [_NUMBER, _POINTER], [_NUMBER, _POINTER]),
+    # dtype, sizes, strides, scale | tensors | threads
+    (NEIGHBORHOOD_ATTENTION, "cpu"): (
+        [_NUMBER, _SIZES, _SIZES, ctypes.c_double],
+        *(6, 11),
+        *([_NUMBER], [_NUMBER]),
+    ),
+    # dtype, sizes, scale | tensors | device, stream
+    (NEIGHBORHOOD_ATTENTION, "cuda"): (
+        [_NUMBER, _SIZES, ctypes.c_double],
+        *(6, 11),
+        *([_NUMBER, _POINTER], [_NUMBER, _POINTER]),
+    ),
+}
+
+
+def _declare(library: ctypes.CDLL, device_type: str, op: str) -> None:
+    first, forward, backward, last_forward, last_backward = _SIGNATURES[op, device_type]
+    if device_type == "cuda":
+        library.mask2former_cuda_error.argtypes = [_NUMBER]
         library.mask2former_cuda_error.restype = ctypes.c_char_p
-    for name, tensors, last in (("forward", 4, last_forward), ("backward", 7, last_backward)):
-        function = getattr(library, f"ms_deform_attn_{device_type}_{name}")
+    for name, tensors, last in (
+        ("forward", forward, last_forward),
+        ("backward", backward, last_backward),
+    ):
+        function = getattr(library, f"{op}_{device_type}_{name}")
         function.argtypes = [*first, *[_POINTER] * tensors, *last]
-        function.restype = result
+        function.restype = None if device_type == "cpu" else _NUMBER
 
 
 # How the C interface numbers them.

@@ -12,8 +12,6 @@
 #include <utility>
 #include <vector>
 
-#define INLINE inline __attribute__((always_inline))
-
 namespace {
 
 enum class DType : int { float32 = 0, float64 = 1 };
@@ -44,55 +42,8 @@ struct Kernels {
   void (*backward)(const Problem&, const Slice&);
 };
 
-namespace baseline {
-#define VECTOR_BYTES 16
-#include "ms_deform_attn_cpu_kernel.h"
-#undef VECTOR_BYTES
-}  // namespace baseline
-
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#define HAVE_X86_LEVELS
-#pragma GCC push_options
-#pragma GCC target("avx2,fma,bmi,bmi2")
-namespace avx2 {
-#define VECTOR_BYTES 32
-#include "ms_deform_attn_cpu_kernel.h"
-#undef VECTOR_BYTES
-}  // namespace avx2
-#pragma GCC pop_options
-#pragma GCC push_options
-#pragma GCC target("avx2,fma,bmi,bmi2,avx512f,avx512vl,avx512bw,avx512dq")
-namespace avx512 {
-#define VECTOR_BYTES 64
-#include "ms_deform_attn_cpu_kernel.h"
-#undef VECTOR_BYTES
-}  // namespace avx512
-#pragma GCC pop_options
-#endif
-
-// 0: what every machine of this architecture can run; 1: AVX2; 2: AVX-512.
-int best_instruction_set() {
-#if defined(HAVE_X86_LEVELS)
-  __builtin_cpu_init();
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
-      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq"))
-    return 2;
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-      __builtin_cpu_supports("bmi2"))
-    return 1;
-#endif
-  return 0;
-}
-
-int instruction_set = best_instruction_set();
-
-Kernels choose(DType dtype) {
-#if defined(HAVE_X86_LEVELS)
-  if (instruction_set == 2) return avx512::kernels(dtype);
-  if (instruction_set == 1) return avx2::kernels(dtype);
-#endif
-  return baseline::kernels(dtype);
-}
+#define KERNEL_FILE "ms_deform_attn_cpu_kernel.h"
+#include "cpu_instruction_sets.h"
 
 Problem problem_of(const int64_t* sizes, const int64_t* strides, std::vector<Level>& level) {
   Problem p = {};
@@ -109,8 +60,6 @@ Problem problem_of(const int64_t* sizes, const int64_t* strides, std::vector<Lev
   return p;
 }
 
-int64_t at_least_one(int64_t number) { return number < 1 ? 1 : number; }
-
 // Below this many multiply-adds a second thread costs more than it brings.
 int64_t useful_threads(const Problem& p, int64_t threads) {
   constexpr int64_t worth_a_thread = 1 << 17;
@@ -126,12 +75,7 @@ extern "C" {
 
 int mask2former_cpu_abi() { return 2; }
 
-// For tests: run a lesser instruction set than the machine has. Gives back the one in use.
-int mask2former_cpu_instruction_set(int wanted) {
-  const int best = best_instruction_set();
-  instruction_set = wanted < 0 || wanted > best ? best : wanted;
-  return instruction_set;
-}
+int mask2former_cpu_instruction_set(int wanted) { return use_instruction_set(wanted); }
 
 void ms_deform_attn_cpu_forward(int dtype, const int64_t* sizes, const int64_t* strides,
                                 const void* value, const void* locations, const void* attention,

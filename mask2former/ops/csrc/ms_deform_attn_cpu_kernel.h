@@ -6,46 +6,10 @@
 // Queries are taken in blocks: first every sample of a block is located, with vectors running over
 // samples; then rows of channels are read or added to, with vectors running over channels.
 
-// ---------------------------------------------------------------- vectors of channels
+#include "cpu_vectors.h"
 
-template <typename A, int LANES>
-struct VectorOf {
-  typedef A type __attribute__((vector_size(LANES * sizeof(A))));
-  typedef A unaligned __attribute__((vector_size(LANES * sizeof(A)), aligned(sizeof(A)), may_alias));
-};
-template <typename A>  // the tail of a head whose depth is no multiple of a vector
-struct VectorOf<A, 1> {
-  typedef A type;
-  typedef A unaligned;
-};
-template <typename A, int LANES>
-using Vector = typename VectorOf<A, LANES>::type;
-template <typename A>
-constexpr int full_lanes = VECTOR_BYTES / sizeof(A);
 // What the channels left over by vectors of `lanes` are done with.
 constexpr int narrower(int lanes) { return lanes > 4 ? lanes / 2 : 1; }
-
-template <int LANES, typename A>
-INLINE Vector<A, LANES> load(const A* from) {
-  return *reinterpret_cast<const typename VectorOf<A, LANES>::unaligned*>(from);
-}
-template <int LANES, typename A>
-INLINE void store(A* to, Vector<A, LANES> value) {
-  *reinterpret_cast<typename VectorOf<A, LANES>::unaligned*>(to) = value;
-}
-
-// Sums of neighbouring lanes: of `a` in the lower half, of `b` in the upper half.
-template <typename V, int... LANE>
-INLINE V add_pairs(V a, V b, std::integer_sequence<int, LANE...>) {
-#if defined(__clang__)
-  return __builtin_shufflevector(a, b, (2 * LANE)...) +
-         __builtin_shufflevector(a, b, (2 * LANE + 1)...);
-#else
-  typedef decltype(a < b) Mask;
-  return __builtin_shuffle(a, b, Mask{(2 * LANE)...}) +
-         __builtin_shuffle(a, b, Mask{(2 * LANE + 1)...});
-#endif
-}
 
 // out[i] += the sum over all lanes of in[i].
 template <typename A, int LANES>
