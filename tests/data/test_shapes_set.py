@@ -15,6 +15,7 @@ from pycocotools.coco import COCO
 from mask2former.data.catalogs import load_table
 from mask2former.data.shapes import SceneSpec, ShapesSpec, prepare_shapes
 from mask2former.data.shapes.encoding import encode_mask
+from mask2former.data.shapes.scene import make_scene
 from mask2former.data.shapes.writing import image_id
 
 SCRIPT = Path(__file__).parents[2] / "datasets" / "prepare_shapes.py"
@@ -188,3 +189,12 @@ def test_the_script_explains_itself():
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert "examples:" in text
     assert "--seed" in text
+
+
+def test_pictures_may_hold_many_objects():
+    spec = SceneSpec(min_side=200, max_side=220, max_things=40, min_radius=0.03, max_radius=0.06)
+    counts = [
+        sum(s.is_thing for s in make_scene(np.random.default_rng(i), spec).segments)
+        for i in range(6)
+    ]
+    assert max(counts) > 20

@@ -114,7 +114,7 @@ def _place_things(
     count = int(rng.integers(1, spec.max_things + 1))
     # Log-uniform, so that small objects are as common as large ones; crowded pictures hold
     # smaller ones.
-    largest = spec.max_radius * (1.0 - 0.06 * (count - 1))
+    largest = max(spec.max_radius * max(1.0 - 0.06 * (count - 1), 0.4), spec.min_radius)
     radii = np.exp(rng.uniform(np.log(spec.min_radius), np.log(largest), count)) * short
     owner = np.full((height, width), -1, np.int32)
     placed: list[Thing] = []
