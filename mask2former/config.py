@@ -189,6 +189,12 @@ def _add_dinat_keys(cfg: CN) -> None:
     dinat.ATTN_DROP_RATE = 0.0
     dinat.DROP_PATH_RATE = 0.3
     dinat.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
+    # Initial value of a learned factor on residual branches; DiNAT-S and -B have 1e-5. [ours]
+    dinat.LAYER_SCALE = None
+    # 1 freezes the tokenizer, k > 1 the first k - 1 stages, too. [ours]
+    dinat.FREEZE_AT = 0
+    # Recompute the layers in the backward pass instead of keeping them: less memory. [ours]
+    dinat.USE_CHECKPOINT = False
 
 
 def _add_timm_keys(cfg: CN) -> None:

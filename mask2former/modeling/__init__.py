@@ -1,5 +1,6 @@
 """The network. Importing this package registers its backbones, heads and decoders."""
 
+from .backbone.dinat import D2DiNAT
 from .backbone.semask_swin import D2SeMaskSwinTransformer
 from .backbone.swin import D2SwinTransformer
 from .backbone.timm_backbone import TimmBackbone, build_timm_backbone
@@ -20,6 +21,7 @@ __all__ = [
     "BasePixelDecoder",
     "BranchMaskFormerHead",
     "D2BEiTAdapter",
+    "D2DiNAT",
     "D2SeMaskSwinTransformer",
     "D2SwinTransformer",
     "D2ViTAdapter",

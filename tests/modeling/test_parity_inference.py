@@ -11,6 +11,7 @@ import mask2former.maskformer_model  # noqa: F401  (registers the meta architect
 CASES = [
     "r50_panoptic",
     "swin_panoptic",
+    "dinat_panoptic",
     "r50_instance",
     "r50_semantic_postbefore",
     "r50_semantic_postafter",
