@@ -13,7 +13,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.file_io import PathManager
 
 from .declare import register
-from .folders import dataset_root, mapillary_folder, remedy
+from .folders import dataset_root, mapillary_folder
 
 # Sets beside the published two; their index lies beside their annotation file.
 _FURTHER_SETS = ("coco_2017_train_panoptic", "ade20k_panoptic_train", "shapes_panoptic_train")
@@ -68,7 +68,9 @@ def register_crop_sampling(
         if not PathManager.exists(index):
             raise FileNotFoundError(
                 f'Dataset "{name}" has no index for crop sampling: {os.path.abspath(index)} is '
-                f"missing. {remedy(name)}"
+                f"missing. Make it with: python datasets/prepare_crop_sampling.py --dataset {base} "
+                f"(or --panoptic-json {metadata['panoptic_json']} --images "
+                f"{metadata.get('image_root')} for a set of DATASETS.CUSTOM)"
             )
         with PathManager.open(index) as f:
             return [{"cat_id": category} for category in json.load(f)["cat_ids"]]

@@ -8,6 +8,7 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ..declare import replace_metadata
+from ..register_crop_sampling import register_crop_sampling
 from .coco import register_coco_instance, register_coco_panoptic
 from .cvat import register_cvat
 from .semantic import register_semantic
@@ -55,7 +56,9 @@ def register_custom_datasets(
     names = []
     custom = cfg.DATASETS.get("CUSTOM") or {}  # configs of other projects lack the key
     for name, entry in custom.items():
-        if used_only and name not in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
+        used = (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
+        sampled = f"{name}_cropsampling"
+        if used_only and name not in used and sampled not in used:
             continue
         spec = Spec.of(name, entry)
         if spec.format not in FORMATS:
@@ -69,6 +72,9 @@ def register_custom_datasets(
             logger.info("Only the class names of %s are known: %s", name, error)
             _register_names(spec)
         names.append(name)
+        if sampled in used and MetadataCatalog.get(name).get("panoptic_json"):
+            register_crop_sampling(sampled, name)
+            names.append(sampled)
     return names
 
 
