@@ -5,7 +5,6 @@ network; what stays in memory is a few numbers per image. Keys, files and the lo
 of the original.
 """
 
-import itertools
 import json
 import logging
 import os
@@ -14,15 +13,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import torch
-from tabulate import tabulate
 
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
 from .errors import EvaluationError
-from .panoptic_quality import panoptic_quality
 from .panoptic_statistics import image_statistics, read_id_map
+from .panoptic_tables import PanopticReport, results_table
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +54,8 @@ class COCOPanopticEvaluator(DatasetEvaluator):
             output_dir: where ``predictions.json`` goes; None writes nothing.
             allow_missing: evaluate the images that were predicted instead of refusing when some are
                 missing (test images that could not be read and were skipped).
+            details: add Acc_th, Prec_th (:func:`~.panoptic_tables.pixel_scores`) and PQ, SQ and RQ
+                of every class to the results (TEST.PANOPTIC_DETAILS); the log has them anyway.
         """
         self._metadata = MetadataCatalog.get(dataset_name)
         self._to_dataset_id = {
@@ -125,9 +125,14 @@ class COCOPanopticEvaluator(DatasetEvaluator):
             logger.info("Annotations are not available for evaluation.")
             return {}
         self._check_complete(predictions)
-        pq = panoptic_quality(statistics.values(), self._categories)
-        logger.info("Panoptic Evaluation Results:\n%s", results_table(pq))
-        return {"panoptic_seg": _flat_results(pq)}
+        report = PanopticReport(statistics.values(), self._categories)
+        logger.info("Panoptic Evaluation Results:\n%s", results_table(report.pq))
+        logger.info("Panoptic results by class:\n%s", report.class_table())
+        logger.info("Things that were found (a definition of our own): %s", _rounded(report))
+        results = report.results()
+        if self._details:
+            results |= report.things() | report.classes()
+        return {"panoptic_seg": results}
 
     def _compare(self, image_id, pixels: np.ndarray, segments: list[dict]) -> dict:
         gt = self._gt[image_id]
@@ -181,28 +186,8 @@ class COCOPanopticEvaluator(DatasetEvaluator):
             json.dump(content, file)
 
 
-def results_table(pq: dict) -> str:
-    """The pipe table All / Things / Stuff, in per cent."""
-    rows = [
-        [split, *(pq[split][key] * 100 for key in ("pq", "sq", "rq")), pq[split]["n"]]
-        for split in ("All", "Things", "Stuff")
-    ]
-    return tabulate(
-        rows,
-        headers=["", "PQ", "SQ", "RQ", "#categories"],
-        tablefmt="pipe",
-        floatfmt=".3f",
-        stralign="center",
-        numalign="center",
-    )
-
-
-def _flat_results(pq: dict) -> dict[str, float]:
-    suffixes = {"All": "", "Things": "_th", "Stuff": "_st"}
-    return {
-        key.upper() + suffixes[split]: 100 * pq[split][key]
-        for split, key in itertools.product(suffixes, ("pq", "sq", "rq"))
-    }
+def _rounded(report: PanopticReport) -> str:
+    return ", ".join(f"{name} {value:.3f}" for name, value in report.things().items())
 
 
 def _inverse(mapping: dict[int, int]) -> dict[int, int]:

@@ -20,7 +20,7 @@ from concurrent.futures import ProcessPoolExecutor
 import numpy as np
 
 from .errors import EvaluationError
-from .panoptic_statistics import IOU, image_statistics, read_id_map
+from .panoptic_statistics import FN, IOU, image_statistics, read_id_map
 
 # Below this many images a worker process costs more than it saves.
 _IMAGES_PER_PROCESS = 32
@@ -42,11 +42,11 @@ def panoptic_quality(
         The layout at the top of this file.
     """
     ious: dict[int, list[float]] = {category: [] for category in categories}
-    counts = {category: np.zeros(4) for category in categories}
+    counts = {category: np.zeros(FN + 1) for category in categories}
     for statistics in per_image:
         for category, values in statistics.items():
             ious[category].append(float(values[IOU]))
-            counts[category] += values
+            counts[category] += values[: FN + 1]
 
     per_class, counted = {}, {}
     for category in categories:

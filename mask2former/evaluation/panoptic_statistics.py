@@ -17,7 +17,9 @@ from PIL import Image
 from .errors import EvaluationError
 
 VOID = 0
-IOU, TP, FP, FN = range(4)
+# Columns of an image's statistics. ACCURACY and PRECISION are sums over matched pairs, see
+# panoptic_tables.pixel_scores; the others are panopticapi's.
+IOU, TP, FP, FN, ACCURACY, PRECISION = range(6)
 
 
 def read_id_map(path: str) -> np.ndarray:
@@ -85,7 +87,8 @@ def image_statistics(
         image_id: named in error messages.
 
     Returns:
-        category id -> float64 ``[IoU sum, TP, FP, FN]``, for categories that were counted.
+        category id -> float64 ``[6]``: sum of IoU, TP, FP, FN, sums of accuracy and precision, for
+        categories that were counted.
 
     Raises:
         KeyError: the predicted segments and pixels do not agree, or a category is unknown.
@@ -124,11 +127,14 @@ def image_statistics(
     statistics: dict[int, np.ndarray] = {}
 
     def add(category: int, column: int, value: float) -> None:
-        statistics.setdefault(int(category), np.zeros(4))[column] += value
+        statistics.setdefault(int(category), np.zeros(6))[column] += value
 
     for row, column in zip(*np.nonzero(matched)):
         add(gt_category[row], IOU, iou[row, column])
         add(gt_category[row], TP, 1)
+        add(gt_category[row], ACCURACY, overlap[row, column] / max(gt_area[row], 1))
+        outside_void = pred_area[column] - on_void[column]
+        add(gt_category[row], PRECISION, overlap[row, column] / outside_void)
     for category in pred_category[false_positive]:
         add(category, FP, 1)
     for category in gt_category[false_negative]:

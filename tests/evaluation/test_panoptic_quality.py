@@ -89,7 +89,7 @@ def test_overlap_of_exactly_one_half_is_no_match():
     pred = np.array([[1, 1, 0, 0]], np.uint32)
     segments = [{"id": 1, "category_id": 7, "area": 4, "iscrowd": 0}]
     statistics = image_statistics(gt, segments, pred, [{"id": 1, "category_id": 7}], {7}, 0)
-    np.testing.assert_array_equal(statistics[7], [0, 0, 1, 1])
+    np.testing.assert_array_equal(statistics[7], [0, 0, 1, 1, 0, 0])
 
 
 @pytest.mark.parametrize(
