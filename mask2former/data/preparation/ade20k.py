@@ -26,7 +26,7 @@ from .files import (
 )
 from .parallel import Journal, collect, work_through
 from .segment_ids import SegmentIds, id_of
-from .segments import describe_segments, encode_segments
+from .segments import Segment, describe_segments, encode_segments
 
 SPLITS = {"training": "train", "validation": "val"}
 _IGNORED = 255
@@ -137,29 +137,33 @@ def _panoptic_image(
     # An image's colours depend on nothing but the seed and its name, so that neither order nor an
     # interruption matters.
     ids = SegmentIds(rows, np.random.RandomState((zlib.crc32(stem.encode()) + seed) % 2**32))
-    colours = np.zeros((height, width, 3), np.uint8)
     segments = []
 
-    def paint(area_map: np.ndarray, segment, category: int) -> None:
-        colour = ids.colour_of(category)
-        colours[area_map == segment.value] = colour
+    def colour(segment: Segment, category: int) -> tuple[int, int, int]:
+        chosen = ids.colour_of(category)
         segments.append(
             {
-                "id": id_of(colour),
+                "id": id_of(chosen),
                 "category_id": category,
                 "area": segment.area,
                 "bbox": segment.bbox,
                 "iscrowd": 0,
             }
         )
+        return chosen
 
+    # Colours by value of the map; what gets none stays black.
+    stuff, things = np.zeros((2, 256, 3), np.uint8)
     semantic = labels - np.uint8(1)
     for segment in describe_segments(semantic):
         if segment.value != _IGNORED and not rows[segment.value]["isthing"]:
-            paint(semantic, segment, segment.value)
+            stuff[segment.value] = colour(segment, segment.value)
     for segment in describe_segments(numbers):
         if segment.value:
-            paint(numbers, segment, category_of[classes[segment.value]])
+            things[segment.value] = colour(segment, category_of[classes[segment.value]])
+    colours = stuff[semantic]
+    covered = numbers > 0
+    colours[covered] = things[numbers[covered]]
     save_image(output / f"{stem}.png", colours)
     return stem, {
         "image": {"id": stem, "file_name": image.name, "width": width, "height": height},

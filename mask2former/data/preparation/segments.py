@@ -22,18 +22,21 @@ def describe_segments(ids: np.ndarray) -> list[Segment]:
     """Every value of an id map, ascending.
 
     Args:
-        ids: integer [H, W], no value below 0.
+        ids: integer [H, W], values 0..65535 (the tables that are made are as long as the largest).
     """
-    values, inverse = np.unique(ids, return_inverse=True)
-    areas = np.bincount(inverse.ravel())
-    boxes = ndimage.find_objects(inverse.reshape(ids.shape).astype(np.int32) + 1)
+    counts = np.bincount(ids.ravel())
+    values = np.flatnonzero(counts)
+    # Numbers from 1 without gaps: SciPy finds the boxes of all in one pass.
+    numbers = np.zeros(len(counts), np.int32)
+    numbers[values] = np.arange(1, len(values) + 1)
+    boxes = ndimage.find_objects(numbers[ids])
     return [
         Segment(
             int(value),
             int(area),
             [int(v) for v in (x.start, y.start, x.stop - x.start, y.stop - y.start)],
         )
-        for value, area, (y, x) in zip(values, areas, boxes)
+        for value, area, (y, x) in zip(values, counts[values], boxes)
     ]
 
 
