@@ -87,6 +87,8 @@ class SemanticSegmentorWithTTA(nn.Module):
     def _average(self, record: dict) -> dict[str, Tensor]:
         total: Tensor | None = None
         copies = self.tta_mapper(record)
+        if not copies:
+            raise ValueError("TEST.AUG.MIN_SIZES is empty: there is no copy to average over")
         with _only_semantic(self.model):
             for augmented in copies:
                 transforms = augmented.pop("transforms").transforms

@@ -94,6 +94,8 @@ def check_evaluation(cfg: CfgNode, *, eval_only: bool) -> None:
         raise ConfigError("TEST.AUG.AFTER_TRAINING needs TEST.AUG.ENABLED True beside it")
     if not augmentation.ENABLED or not (eval_only or augmentation.AFTER_TRAINING):
         return
+    if not augmentation.MIN_SIZES:
+        raise ConfigError("TEST.AUG.MIN_SIZES is empty; name the sizes to average over")
     if not cfg.MODEL.MASK_FORMER.TEST.SEMANTIC_ON:
         raise ConfigError(
             "TEST.AUG.ENABLED: test-time augmentation is for semantic output; set "
