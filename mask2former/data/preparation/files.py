@@ -43,7 +43,7 @@ def read_labels(path: Path) -> np.ndarray:
             return np.asarray(image)
     except (OSError, SyntaxError, ValueError) as error:
         if isinstance(error, FileNotFoundError):
-            raise MissingInput(f"{path} is missing") from None
+            raise MissingInput(f"{path} is missing", "Unpack the download again.") from None
         raise PreparationError(
             f"{path} cannot be read ({error}); unpack the download again"
         ) from error
@@ -56,7 +56,7 @@ def image_size(path: Path) -> tuple[int, int]:
             return image.height, image.width
     except OSError as error:
         if isinstance(error, FileNotFoundError):
-            raise MissingInput(f"{path} is missing") from None
+            raise MissingInput(f"{path} is missing", "Unpack the download again.") from None
         raise PreparationError(
             f"{path} cannot be read ({error}); unpack the download again"
         ) from error
