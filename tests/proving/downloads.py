@@ -37,10 +37,14 @@ class Download:
 _CITYSCAPES = "CITYSCAPES_DATASET=$DETECTRON2_DATASETS/cityscapes python -m "
 DOWNLOADS = {
     "coco": Download(
-        write_coco, ("python datasets/prepare_coco_semantic_annos_from_panoptic_annos.py",)
+        write_coco,
+        (
+            "python datasets/prepare_coco_semantic_annos_from_panoptic_annos.py",
+            "python datasets/prepare_panoptic_fpn.py",
+        ),
     ),
     "coco_stuff_10k": Download(
-        write_coco_stuff_10k, ("python datasets/prepare_coco_stuff_10k_sem_seg.py",)
+        write_coco_stuff_10k, ("python datasets/prepare_coco_stuff_10k.py",)
     ),
     "ade20k": Download(
         write_ade20k,
@@ -144,7 +148,6 @@ def _run(command: str, root: Path) -> str:
     environment = {
         **os.environ,
         "DETECTRON2_DATASETS": str(root),
-        "PYTHONPATH": str(REPO),
         "OMP_NUM_THREADS": "1",
     }
     command = command.replace("python ", f'"{sys.executable}" ', 1)

@@ -13,9 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from .downloads import REPO
 from .expected_metrics import expected_metrics
-from .shrinking import as_options, shrinking
+from .shrinking import as_options, shrinking, timm_options
 
 
 @dataclass
@@ -108,6 +110,9 @@ def _prove(out: Outcome, output: Path, eval_only: bool, overrides: dict[str, Any
     out.datasets = tuple(dict.fromkeys((*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)))
     test_set = cfg.DATASETS.TEST[0]
     out.task = describe(test_set).task
+    if additions := timm_options(cfg):
+        path = str(output.with_suffix(".yaml"))
+        Path(path).write_text(yaml.safe_dump({"_BASE_": str(REPO / out.config), **additions}))
     given = shrinking(cfg) | {"OUTPUT_DIR": str(output)} | overrides
     wanted = expected_metrics(
         MetadataCatalog.get(test_set).evaluator_type, cfg.MODEL.MASK_FORMER.TEST

@@ -48,8 +48,11 @@ ALWAYS: dict[str, Any] = {
     "TEST.AUG.MIN_SIZES": (SIDE, SIDE + 16),
     "TEST.AUG.MAX_SIZE": 4 * SIDE,
 }
-# Channels per attention head of Swin and DiNAT (published: 32).
+# Channels per attention head of Swin and DiNAT (published: 32) and of ViT-Adapter's encoders (64).
 HEAD_CHANNELS = 4
+# timm's plain transformers by the size in their name: attention heads.
+_VIT_HEADS = {"small": 6, "base": 12, "large": 16}
+_CONVNEXT_WIDTHS = [8, 16, 32, 64]
 
 
 def shrinking(cfg: Any) -> dict[str, Any]:
@@ -57,9 +60,25 @@ def shrinking(cfg: Any) -> dict[str, Any]:
     out = dict(ALWAYS)
     if cfg.INPUT.SIZE_DIVISIBILITY > 0:
         out["INPUT.SIZE_DIVISIBILITY"] = SIDE
+    out["MODEL.TIMM.PRETRAINED"] = out["MODEL.VIT_ADAPTER.PRETRAINED"] = False
+    out["MODEL.VIT_ADAPTER.EMBED_DIM"] = HEAD_CHANNELS * cfg.MODEL.VIT_ADAPTER.NUM_HEADS
+    out["MODEL.VIT_ADAPTER.CONV_INPLANE"] = 8
     out["MODEL.SWIN.EMBED_DIM"] = HEAD_CHANNELS * cfg.MODEL.SWIN.NUM_HEADS[0]
     out["MODEL.DINAT.EMBED_DIM"] = HEAD_CHANNELS * cfg.MODEL.DINAT.NUM_HEADS[0]
     return out
+
+
+def timm_options(cfg: Any) -> dict[str, Any]:
+    """Widths for timm, which a command line cannot give: additions to the YAML, or nothing.
+
+    Models of timm with up to 30 million parameters keep their size.
+    """
+    if cfg.MODEL.BACKBONE.NAME == "D2ViTAdapter":
+        heads = next(n for size, n in _VIT_HEADS.items() if size in cfg.MODEL.VIT_ADAPTER.ENCODER)
+        return {"MODEL": {"VIT_ADAPTER": {"OPTIONS": {"embed_dim": HEAD_CHANNELS * heads}}}}
+    if cfg.MODEL.BACKBONE.NAME == "build_timm_backbone" and "convnext" in cfg.MODEL.TIMM.NAME:
+        return {"MODEL": {"TIMM": {"OPTIONS": {"dims": _CONVNEXT_WIDTHS}}}}
+    return {}
 
 
 def as_options(overrides: dict[str, Any]) -> list[str]:

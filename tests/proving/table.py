@@ -1,11 +1,13 @@
 """The matrix as markdown, and in one line."""
 
+import gzip
+import json
 import os
 import platform
 import sys
 from datetime import date
 
-from .downloads import DOWNLOADS, download_of
+from .downloads import DOWNLOADS, REPO, download_of
 from .matrix import Proof
 from .running import Outcome
 from .shrinking import HEAD_CHANNELS, SIDE, shrinking
@@ -30,8 +32,10 @@ def markdown(proof: Proof) -> str:
 
     parts = [_HEAD, f"{summary(proof)}\n", _machine(torch.__version__), "## Preparation\n"]
     parts.append(_preparation(proof))
-    parts.append("## Configs\n")
-    parts.append(_rows(proof))
+    published, own = _published(proof.outcomes)
+    parts += ["## Published configs\n", _rows(published, proof)]
+    if own:
+        parts += ["## Configs of this project\n", _rows(own, proof)]
     parts.append("## What was made smaller\n")
     parts.append(_overrides())
     return "\n".join(parts)
@@ -62,13 +66,24 @@ def _preparation(proof: Proof) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _rows(proof: Proof) -> str:
+def _published(outcomes: list[Outcome]) -> tuple[list[Outcome], list[Outcome]]:
+    """Those under a path that one of the published repositories has, and the others."""
+    with gzip.open(REPO / "tests/fixtures/configs/published.json.gz") as f:
+        paths = json.load(f)
+    known = [o.config in paths for o in outcomes]
+    return (
+        [o for o, is_known in zip(outcomes, known) if is_known],
+        [o for o, is_known in zip(outcomes, known) if not is_known],
+    )
+
+
+def _rows(outcomes: list[Outcome], proof: Proof) -> str:
     lines = [
         "| config | data sets (train, test) | task | prepare | step, loss | evaluation, metrics "
         "| s | outcome |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    lines += [_row(o, proof) for o in proof.outcomes]
+    lines += [_row(o, proof) for o in outcomes]
     return "\n".join(lines) + "\n"
 
 
@@ -102,11 +117,15 @@ def _overrides() -> str:
     listed = "\n".join(
         f"| `{key}` | `{value}` |"
         for key, value in given.items()
-        if not key.endswith(("EMBED_DIM", "SIZE_DIVISIBILITY"))
+        if not key.endswith(("EMBED_DIM", "SIZE_DIVISIBILITY", "PRETRAINED"))
     )
     return (
         f"| key | value |\n|---|---|\n{listed}\n"
         f"| `MODEL.SWIN.EMBED_DIM`, `MODEL.DINAT.EMBED_DIM` | {HEAD_CHANNELS} per head (32) |\n"
+        f"| `MODEL.VIT_ADAPTER.EMBED_DIM`, `OPTIONS` of timm's transformers | {HEAD_CHANNELS} per "
+        "head (64) |\n"
+        "| `MODEL.TIMM.OPTIONS` of ConvNeXt | a twelfth of the widths or less |\n"
+        "| `MODEL.TIMM.PRETRAINED`, `MODEL.VIT_ADAPTER.PRETRAINED` | `False` |\n"
         f"| `INPUT.SIZE_DIVISIBILITY`, where positive | {SIDE} |\n\n"
         "Everything else is as the file says: data sets and classes, mapper, augmentations, "
         "backbone with its depths, heads, windows and dilations, decoders, losses, optimizer, "

@@ -28,14 +28,12 @@ CONFIGS = [
 ]
 SEMANTIC = "configs/ade20k/semantic-segmentation/maskformer2_R50_bs16_160k.yaml"
 # Sets without a published config -> a config that fits their kind, and their classes.
+INSTANCE = "configs/coco/instance-segmentation/maskformer2_R50_bs16_50ep.yaml"
 OTHERS = {
     "coco_2017_{}_stuff_10k_sem_seg": (SEMANTIC, ("train", "test"), 171),
     "ade20k_full_sem_seg_{}": (SEMANTIC, ("train", "val"), 847),
-    "lvis_v1_{}": (
-        "configs/coco/instance-segmentation/maskformer2_R50_bs16_50ep.yaml",
-        ("train", "val"),
-        1203,
-    ),
+    "lvis_v1_{}": (INSTANCE, ("train", "val"), 1203),
+    "mapillary_vistas_instance_seg_{}": (INSTANCE, ("train", "val"), 37),
 }
 
 
