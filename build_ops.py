@@ -3,8 +3,8 @@
 Used by setup.py; ``python build_ops.py [--force]`` builds them in place, in the source folder.
 
 The kernels are plain shared libraries with a C interface that Python loads with ctypes: for each op
-one file for the CPU, built with the C++ compiler ($CXX, c++, g++ or clang++), and one for NVIDIA GPUs,
-built with $CUDA_HOME/bin/nvcc where CUDA_HOME is set, for the architectures in
+one file for the CPU, built with the C++ compiler ($CXX, c++, g++ or clang++), and one for NVIDIA
+GPUs, built with $CUDA_HOME/bin/nvcc where CUDA_HOME is set, for the architectures in
 TORCH_CUDA_ARCH_LIST (as torch's own extensions: "8.0;9.0+PTX") or a usual set of them. What cannot
 be built is reported in one line and left out; the slower PyTorch path does its work.
 """
@@ -35,6 +35,9 @@ SOURCES = {
         ("cuda", [OPS / f"csrc/{op}_cuda.cu"]),
     )
 }
+SOURCES["neighborhood_attention", "cuda"].append(
+    OPS / "csrc/neighborhood_attention_cuda_kernels.h"
+)
 # From Volta to Blackwell; nvcc is asked which of them it knows.
 USUAL_CUDA_ARCHITECTURES = ["7.0", "7.5", "8.0", "8.6", "8.9", "9.0", "10.0", "12.0"]
 

@@ -56,6 +56,11 @@ def _wide(x: Tensor) -> Tensor:
 # ------------------------------------------------------------------ CPU
 
 
+def _roomy(rpb: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    """The bias in ``dtype``, flat, with a vector's room behind its end."""
+    return None if rpb is None else F.pad(rpb.to(dtype).flatten(), (0, CPU_DEPTH_BYTES))
+
+
 def cpu_forward(
     query: Tensor,
     key: Tensor,
@@ -67,7 +72,7 @@ def cpu_forward(
 ) -> tuple[Tensor, Tensor]:
     """``[B, heads, H, W, D]``, and the logarithm of the softmax's denominators."""
     q, k, v = _wide(query), _wide(key).contiguous(), _wide(value).contiguous()
-    rpb = None if rpb is None else rpb.to(q.dtype).contiguous()
+    bias = _roomy(rpb, q.dtype)
     output = channels_beside_heads(query, q.shape[-1], q.dtype)
     logsumexp = q.new_empty(q.shape[:4])
     load("cpu", NAME).neighborhood_attention_cpu_forward(
@@ -75,7 +80,7 @@ def cpu_forward(
         _int64s((*q.shape, kernel_size, dilation)),
         _strides(q, output),
         scale,
-        *map(_pointer, (q, k, v, rpb, output, logsumexp)),
+        *map(_pointer, (q, k, v, bias, output, logsumexp)),
         torch.get_num_threads(),
     )
     if output.shape != query.shape or output.dtype != query.dtype:
@@ -98,12 +103,12 @@ def cpu_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gradients of query, key, value and bias (an empty tensor where there is none)."""
     q, k, v = _wide(query), _wide(key).contiguous(), _wide(value).contiguous()
-    bias = None if rpb is None else rpb.to(q.dtype).contiguous()
+    bias = _roomy(rpb, q.dtype)
     grad_output = _wide(grad_output)
     delta = _delta(grad_output, output)
     grad_query = channels_beside_heads(query, q.shape[-1], q.dtype)
     grad_key, grad_value = torch.zeros_like(k), torch.zeros_like(v)
-    grad_bias = None if bias is None else torch.zeros_like(bias)
+    grad_bias = None if rpb is None else q.new_zeros(rpb.shape)
     tensors = (q, k, v, bias, logsumexp, delta, grad_output)
     load("cpu", NAME).neighborhood_attention_cpu_backward(
         DTYPES[q.dtype],

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mask2former.ops.libraries import MissingLibrary, load
+from mask2former.ops.libraries import NEIGHBORHOOD_ATTENTION, MissingLibrary, load
 
 
 @pytest.fixture
@@ -10,5 +10,14 @@ def cpu_kernel():
     """Skips, visibly, where the C++ kernel was not built."""
     try:
         return load("cpu")
+    except MissingLibrary as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def neighborhood_kernel():
+    """The same of neighbourhood attention."""
+    try:
+        return load("cpu", NEIGHBORHOOD_ATTENTION)
     except MissingLibrary as error:
         pytest.skip(str(error))

@@ -39,3 +39,10 @@ INLINE V add_pairs(V a, V b, std::integer_sequence<int, LANE...>) {
          __builtin_shuffle(a, b, Mask{(2 * LANE + 1)...});
 #endif
 }
+
+// Asks for `n` numbers to be brought nearer; their address may lie outside all memory.
+template <typename A>
+INLINE void fetch(const A* from, int64_t n) {
+  const char* const bytes = reinterpret_cast<const char*>(from);
+  for (int64_t at = 0; at < n * int64_t(sizeof(A)); at += 64) __builtin_prefetch(bytes + at, 0, 2);
+}

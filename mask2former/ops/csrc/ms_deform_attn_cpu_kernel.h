@@ -30,13 +30,6 @@ INLINE void add_sums(const Vector<A, LANES> (&in)[4], A* out) {
   }
 }
 
-// Asks for `n` numbers to be brought nearer; their address may lie outside all memory.
-template <typename A>
-INLINE void fetch(const A* from, int64_t n) {
-  const char* const bytes = reinterpret_cast<const char*>(from);
-  for (int64_t at = 0; at < n * int64_t(sizeof(A)); at += 64) __builtin_prefetch(bytes + at, 0, 2);
-}
-
 // ---------------------------------------------------------------- where samples fall
 
 // The samples of a block of queries at one head, one array for each property. A sample has four

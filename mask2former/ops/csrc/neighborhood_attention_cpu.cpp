@@ -117,7 +117,8 @@ int mask2former_cpu_abi() { return 2; }
 // For tests: run a lesser instruction set than the machine has. Gives back the one in use.
 int mask2former_cpu_instruction_set(int wanted) { return use_instruction_set(wanted); }
 
-// strides: of query and output. bias may be null. logsumexp: [batch, heads, height, width].
+// strides: of query and output. bias may be null; behind its end it has room for 64 bytes that are
+// read and not used. logsumexp: [batch, heads, height, width].
 void neighborhood_attention_cpu_forward(int dtype, const int64_t* sizes, const int64_t* strides,
                                         double scale, const void* query, const void* key,
                                         const void* value, const void* bias, void* output,

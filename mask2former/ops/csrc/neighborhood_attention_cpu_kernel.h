@@ -58,56 +58,69 @@ INLINE V fold(const V (&in)[COUNT]) {
 template <typename A>
 struct Neighbours {
   static constexpr int lanes = full_lanes<A>;
-  int64_t kernel, count, padded;
-  std::vector<int64_t> offset;  // of each neighbour from the first, in elements
+  // Vectors in 64 bytes, of which a depth is a multiple; channels are taken by one or two such runs.
+  static constexpr int run = 64 / VECTOR_BYTES;
+  int64_t kernel, count, padded, depth, step, row_step;  // steps between neighbours, in elements
+  std::vector<int64_t> offset;                           // of each neighbour from the first
   std::vector<A> memory;
   A *weight, *slope, *query;
 
-  explicit Neighbours(const Problem& p) : kernel(p.kernel), count(p.kernel * p.kernel) {
+  explicit Neighbours(const Problem& p)
+      : kernel(p.kernel), count(p.kernel * p.kernel), depth(p.depth), step(p.dilation * p.depth),
+        row_step(p.width * p.dilation * p.depth) {
     padded = (count + lanes - 1) / lanes * lanes;
     for (int64_t n = 0; n < padded; ++n) {
       const int64_t at = n < count ? n : count - 1;
-      offset.push_back((at / kernel * p.width + at % kernel) * p.dilation * p.depth);
+      offset.push_back(at / kernel * row_step + at % kernel * step);
     }
-    memory.resize(2 * padded + p.depth);
-    weight = memory.data(), slope = weight + padded, query = slope + padded;
+    memory.resize(2 * (padded + lanes) + depth);
+    weight = memory.data(), slope = weight + padded + lanes, query = slope + padded + lanes;
   }
 
-  INLINE void take_query(const A* from, int64_t depth, A scale) {
-    for (int64_t c = 0; c < depth; ++c) query[c] = from[c] * scale;
+  INLINE void take_query(const A* from, A scale) {
+    for (int64_t c = 0; c < depth; c += lanes) store<lanes>(query + c, load<lanes>(from + c) * scale);
+  }
+
+  // Calls visit(vectors, channel) for runs of channels; `vectors` is a constant.
+  template <typename Visit>
+  INLINE void for_channels(Visit visit) const {
+    int64_t c = 0;
+    for (; c + 2 * run * lanes <= depth; c += 2 * run * lanes)
+      visit(std::integral_constant<int, 2 * run>(), c);
+    if (c < depth) visit(std::integral_constant<int, run>(), c);
   }
 
   // out[n] = <row, neighbour n>.
-  INLINE void products(const A* row, const A* first, int64_t depth, A* out) const {
-    for (int64_t n = 0; n < padded; n += lanes)
-      store<lanes>(out + n, products_of<lanes>(row, first, offset.data() + n, depth));
-  }
-
-  // The products with COUNT neighbours: each a vector of sums at first, which are then folded into
-  // one vector of one sum each.
-  template <int COUNT>
-  static INLINE Vector<A, lanes> products_of(const A* row, const A* first, const int64_t* offset,
-                                             int64_t depth) {
-    const A* neighbour[COUNT];
-    Vector<A, lanes> sum[COUNT];
+  INLINE void products(const A* row, const A* first, A* out) const {
+    for_channels([&](auto vectors, int64_t c) INLINE_LAMBDA {
+      Vector<A, lanes> x[vectors];
 #pragma GCC unroll 16
-    for (int i = 0; i < COUNT; ++i) neighbour[i] = first + offset[i], sum[i] = Vector<A, lanes>{};
-    for (int64_t c = 0; c < depth; c += lanes) {
-      const Vector<A, lanes> x = load<lanes>(row + c);
+      for (int i = 0; i < vectors; ++i) x[i] = load<lanes>(row + c + i * lanes);
+      for (int64_t n = 0; n < padded; n += lanes) {
+        Vector<A, lanes> sum[lanes];  // a vector of sums for each neighbour
 #pragma GCC unroll 16
-      for (int i = 0; i < COUNT; ++i) sum[i] += x * load<lanes>(neighbour[i] + c);
-    }
-    return fold<COUNT>(sum);
+        for (int k = 0; k < lanes; ++k) {
+          const A* const other = first + offset[n + k] + c;
+          sum[k] = x[0] * load<lanes>(other);
+#pragma GCC unroll 16
+          for (int i = 1; i < vectors; ++i) sum[k] += x[i] * load<lanes>(other + i * lanes);
+        }
+        const Vector<A, lanes> folded = fold<lanes>(sum);
+        store<lanes>(out + n, c ? load<lanes>(out + n) + folded : folded);
+      }
+    });
   }
 
   // weight = logits: products of the query with the keys, plus the bias.
-  INLINE void logits(const A* first_key, int64_t depth, const A* bias) {
-    products(query, first_key, depth, weight);
-    if (bias) {
-      for (int64_t i = 0; i < kernel; ++i)
-        for (int64_t j = 0; j < kernel; ++j)
-          weight[i * kernel + j] += bias[i * (2 * kernel - 1) + j];
-    }
+  INLINE void logits(const A* first_key, const A* bias) {
+    if (!bias) return products(query, first_key, weight);
+    products(query, first_key, slope);
+    // In full vectors, of which the next row overwrites what is too much.
+    for (int64_t i = 0; i < kernel; ++i)
+      for (int64_t j = 0; j < kernel; j += lanes)
+        store<lanes>(weight + i * kernel + j,
+                     load<lanes>(slope + i * kernel + j) +
+                         load<lanes>(bias + i * (2 * kernel - 1) + j));
   }
 
   // weight = e^(weight - shift); gives their sum.
@@ -122,10 +135,10 @@ struct Neighbours {
     return sum;
   }
 
-  INLINE A largest_weight() const {
-    Vector<A, lanes> best = load<lanes>(weight + padded - lanes);
-    for (int64_t n = count; n < padded; ++n) best[n - (padded - lanes)] = weight[count - 1];
-    for (int64_t n = 0; n < padded - lanes; n += lanes) {
+  INLINE A largest_weight() {
+    for (int64_t n = count; n < padded; ++n) weight[n] = weight[count - 1];
+    Vector<A, lanes> best = load<lanes>(weight);
+    for (int64_t n = lanes; n < padded; n += lanes) {
       const Vector<A, lanes> other = load<lanes>(weight + n);
       best = other > best ? other : best;
     }
@@ -134,46 +147,54 @@ struct Neighbours {
     return result;
   }
 
-  // out = scale * the sum of neighbours, each times its number in `by`. Several sums side by side
-  // hide the latency of the multiply-adds.
-  INLINE void weighted_sum(const A* by, const A* first, int64_t depth, A scale, A* out) const {
-    constexpr int chunk = 64 / VECTOR_BYTES;  // depth is a multiple of 64 bytes
-    int64_t c = 0;
-    for (; c + 2 * chunk * lanes <= depth; c += 2 * chunk * lanes)
-      weighted_sum_of<2 * chunk>(by, first + c, scale, out + c);
-    for (; c < depth; c += chunk * lanes) weighted_sum_of<chunk>(by, first + c, scale, out + c);
+  // out = scale * the sum of neighbours, each times its number in `by`.
+  INLINE void weighted_sum(const A* by, const A* first, A scale, A* out) const {
+    for_channels([&](auto vectors, int64_t c) INLINE_LAMBDA {
+      // Rows side by side hide the latency of the multiply-adds.
+      constexpr int together = vectors >= 8 ? 1 : vectors >= 4 ? 2 : 4;
+      Vector<A, lanes> sum[vectors] = {};
+      int64_t i = 0;
+      for (; i + together <= kernel; i += together)
+        add_rows<together>(by + i * kernel, first + i * row_step + c, sum);
+      for (; i < kernel; ++i) add_rows<1>(by + i * kernel, first + i * row_step + c, sum);
+#pragma GCC unroll 16
+      for (int v = 0; v < vectors; ++v) store<lanes>(out + c + v * lanes, sum[v] * scale);
+    });
   }
 
-  template <int N>
-  INLINE void weighted_sum_of(const A* by, const A* first, A scale, A* out) const {
-    constexpr int chains = N >= 8 ? 1 : N >= 4 ? 2 : 4;
-    Vector<A, lanes> sum[chains][N] = {};
-    int64_t n = 0;
-    for (; n + chains <= count; n += chains)
-      for (int chain = 0; chain < chains; ++chain)
-        for (int i = 0; i < N; ++i)
-          sum[chain][i] += by[n + chain] * load<lanes>(first + offset[n + chain] + i * lanes);
-    for (; n < count; ++n)
-      for (int i = 0; i < N; ++i)
-        sum[0][i] += by[n] * load<lanes>(first + offset[n] + i * lanes);
-    for (int i = 0; i < N; ++i) {
-      for (int chain = 1; chain < chains; ++chain) sum[0][i] += sum[chain][i];
-      store<lanes>(out + i * lanes, sum[0][i] * scale);
+  template <int ROWS, int N>
+  INLINE void add_rows(const A* by, const A* first, Vector<A, lanes> (&total)[N]) const {
+    Vector<A, lanes> sum[ROWS][N] = {};
+    for (int64_t j = 0; j < kernel; ++j, first += step) {
+#pragma GCC unroll 16
+      for (int row = 0; row < ROWS; ++row) {
+        const A weighting = by[row * kernel + j];
+#pragma GCC unroll 16
+        for (int v = 0; v < N; ++v)
+          sum[row][v] += weighting * load<lanes>(first + row * row_step + v * lanes);
+      }
     }
+#pragma GCC unroll 16
+    for (int v = 0; v < N; ++v)
+#pragma GCC unroll 16
+      for (int row = 0; row < ROWS; ++row) total[v] += sum[row][v];
   }
 
   // Each neighbour in `to` += its number in `by` times the row.
-  INLINE void add_to_each(const A* by, const A* row, int64_t depth, A* first) const {
-    constexpr int chunk = 64 / VECTOR_BYTES;
-    for (int64_t c = 0; c < depth; c += chunk * lanes) {
-      Vector<A, lanes> x[chunk];
-      for (int i = 0; i < chunk; ++i) x[i] = load<lanes>(row + c + i * lanes);
-      for (int64_t n = 0; n < count; ++n) {
-        A* const target = first + offset[n] + c;
-        for (int i = 0; i < chunk; ++i)
-          store<lanes>(target + i * lanes, load<lanes>(target + i * lanes) + by[n] * x[i]);
+  INLINE void add_to_each(const A* by, const A* row, A* to) const {
+    for_channels([&](auto vectors, int64_t c) INLINE_LAMBDA {
+      Vector<A, lanes> x[vectors];
+#pragma GCC unroll 16
+      for (int i = 0; i < vectors; ++i) x[i] = load<lanes>(row + c + i * lanes);
+      for (int64_t i = 0, n = 0; i < kernel; ++i) {
+        A* target = to + i * row_step + c;
+        for (int64_t j = 0; j < kernel; ++j, ++n, target += step) {
+#pragma GCC unroll 16
+          for (int v = 0; v < vectors; ++v)
+            store<lanes>(target + v * lanes, load<lanes>(target + v * lanes) + by[n] * x[v]);
+        }
       }
-    }
+    });
   }
 };
 
@@ -212,12 +233,13 @@ void forward(const Problem& p, const Slice& slice) {
       p.bias ? static_cast<const A*>(p.bias) + slice.head * table * table : nullptr;
   A* const logsumexp = static_cast<A*>(p.logsumexp) + plane * p.height * p.width;
   for_each_query(p, slice, [&](int64_t y, int64_t x, int64_t first, int64_t bias) INLINE_LAMBDA {
-    around.take_query(p.query.at<A>(slice.batch, slice.head, y, x), p.depth, A(p.scale));
-    around.logits(key + first * p.depth, p.depth, biases ? biases + bias : nullptr);
+    fetch(p.query.at<A>(slice.batch, slice.head, y, x + 4 * p.dilation), p.depth);
+    around.take_query(p.query.at<A>(slice.batch, slice.head, y, x), A(p.scale));
+    around.logits(key + first * p.depth, biases ? biases + bias : nullptr);
     const A largest = around.largest_weight();
     const A sum = around.exponentials(largest);
     A* const out = p.output.at<A>(slice.batch, slice.head, y, x);
-    around.weighted_sum(around.weight, value + first * p.depth, p.depth, 1 / sum, out);
+    around.weighted_sum(around.weight, value + first * p.depth, 1 / sum, out);
     logsumexp[y * p.width + x] = largest + std::log(sum);
   });
 }
@@ -240,12 +262,14 @@ void backward(const Problem& p, const Slice& slice) {
   A* const grad_bias = static_cast<A*>(slice.grad_bias);
   for_each_query(p, slice, [&](int64_t y, int64_t x, int64_t first, int64_t bias) INLINE_LAMBDA {
     const int64_t window = first * p.depth, pixel = y * p.width + x;
+    fetch(p.query.at<A>(slice.batch, slice.head, y, x + 4 * p.dilation), p.depth);
+    fetch(p.grad_output.at<A>(slice.batch, slice.head, y, x + 4 * p.dilation), p.depth);
     const A* const grad = p.grad_output.at<A>(slice.batch, slice.head, y, x);
-    around.take_query(p.query.at<A>(slice.batch, slice.head, y, x), p.depth, A(p.scale));
-    around.logits(key + window, p.depth, biases ? biases + bias : nullptr);
+    around.take_query(p.query.at<A>(slice.batch, slice.head, y, x), A(p.scale));
+    around.logits(key + window, biases ? biases + bias : nullptr);
     around.exponentials(logsumexp[pixel]);
-    around.products(grad, value + window, p.depth, around.slope);
-    around.add_to_each(around.weight, grad, p.depth, grad_value + window);
+    around.products(grad, value + window, around.slope);
+    around.add_to_each(around.weight, grad, grad_value + window);
     // From here on `slope` is the gradient of the logits.
     for (int64_t n = 0; n < around.padded; ++n)
       around.slope[n] = around.weight[n] * (around.slope[n] - delta[pixel]);
@@ -255,8 +279,8 @@ void backward(const Problem& p, const Slice& slice) {
           grad_bias[bias + i * table + j] += around.slope[i * p.kernel + j];
     }
     A* const grad_query = p.grad_query.at<A>(slice.batch, slice.head, y, x);
-    around.weighted_sum(around.slope, key + window, p.depth, A(p.scale), grad_query);
-    around.add_to_each(around.slope, around.query, p.depth, grad_key + window);
+    around.weighted_sum(around.slope, key + window, A(p.scale), grad_query);
+    around.add_to_each(around.slope, around.query, grad_key + window);
   });
 }
 
