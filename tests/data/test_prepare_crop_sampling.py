@@ -194,6 +194,7 @@ def test_what_is_no_panoptic_set_is_refused(capsys):
         ("cityscapes_fine_panoptic_train", "prepare_cityscapes_sampling"),
         ("mapillary_vistas_panoptic_train", "prepare_mapillary_sampling"),
         ("coco_2017_train_panoptic", "prepare_crop_sampling"),
+        ("ade20k_panoptic_train", "prepare_crop_sampling"),
     ],
 )
 def test_a_missing_index_names_its_script(base, script):
