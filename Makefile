@@ -1,4 +1,5 @@
 # make quickstart   install, train on the synthetic set, evaluate, draw pictures (about 10 minutes)
+# make web          the quickstart's model in the browser (WEB_ARGS="--port 8080")
 # make test         install if needed, run all tests
 # make lint         ruff, formatting included
 # make install      only the virtual environment .venv
@@ -15,7 +16,7 @@ QUICKSTART_OUTPUT ?= output/quickstart
 
 OPS_SOURCES := $(wildcard mask2former/ops/csrc/*) build_ops.py
 
-.PHONY: install quickstart test lint format clean
+.PHONY: install quickstart web test lint format clean
 
 install: $(STAMP)
 
@@ -29,6 +30,9 @@ $(STAMP): requirements.txt pyproject.toml setup.py d2lite/d2lite_backend.py d2li
 
 quickstart: $(STAMP)
 	$(BIN)/python tools/quickstart.py --output $(QUICKSTART_OUTPUT) $(if $(QUICKSTART_ITERS),--iters $(QUICKSTART_ITERS))
+
+web: $(STAMP)
+	$(BIN)/python demo/web.py $(WEB_ARGS)
 
 # One thread a worker: the tests' models are tiny, and as many workers as cores run side by side.
 test: $(STAMP)

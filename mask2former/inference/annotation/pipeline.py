@@ -14,12 +14,11 @@ import numpy as np
 from tqdm import tqdm
 
 from detectron2.data import Metadata
-from detectron2.utils.colormap import colormap
 from mask2former.data.cvat.document import split_document
 
-from .drawing import draw_proposals
+from .drawing import draw_proposals, label_colors
 from .merging import MergeOptions, MergeReport, merge_image
-from .proposals import Proposal, ProposalOptions, class_names, proposals_of
+from .proposals import Proposal, ProposalOptions, proposals_of
 from .review import ReviewRow, review_table
 from .store import Store, remove_partials, write_atomically
 from .work_list import (
@@ -124,6 +123,7 @@ class AnnotationPipeline:
         self.proposals = proposals or ProposalOptions()
         self.merging = merging or MergeOptions()
         self.options = options or PipelineOptions()
+        self._colors = label_colors(metadata, self.proposals.label_map)
         self.store = Store(self.output_dir / "checkpoints", settings)
         self.annotations = self.input_dir / "annotations.xml"
 
@@ -223,20 +223,9 @@ class AnnotationPipeline:
 
     def _draw(self, item: WorkItem, image: np.ndarray, found: Sequence[Proposal]) -> None:
         path = self._visual_path(item)
-        drawn = draw_proposals(image, found, self._colors(), self.proposals.threshold)
+        drawn = draw_proposals(image, found, self._colors, self.proposals.threshold)
         _, encoded = cv2.imencode(path.suffix, drawn)
         write_atomically(path, encoded.tobytes())
-
-    def _colors(self) -> dict[str, Sequence[int]]:
-        table = colormap(rgb=True, maximum=255)
-        colors: dict[str, Sequence[int]] = {}
-        for kind, task in (("stuff", "semantic"), ("thing", "instance")):
-            names = self.metadata.get(f"{kind}_classes") or class_names(self.metadata, task)
-            given = self.metadata.get(f"{kind}_colors") or []
-            for i, name in enumerate(names):
-                label = self.proposals.label_map.get(name, name)
-                colors[label] = given[i] if i < len(given) else table[i % len(table)].tolist()
-        return colors
 
     def _write_outputs(self, items: Sequence[WorkItem], summary: Summary) -> None:
         by_number = {item.number: item for item in items if item.name not in summary.failed}
