@@ -11,6 +11,7 @@ import importlib
 import importlib.util
 import io
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -63,6 +64,7 @@ def coco_average_precision(
     engine: str = "fast",
     limits: tuple[int, ...] = (1, 10, 100),
     image_ids: list | None = None,
+    overlaps: Mapping[tuple, np.ndarray] | None = None,
 ) -> AveragePrecision:
     """AP by COCO's rules.
 
@@ -72,10 +74,12 @@ def coco_average_precision(
         iou_type: "bbox" or "segm"; with "segm" areas come from the masks.
         limits: detections an image, ascending; AP is at the last.
         image_ids: only these images.
+        overlaps: (image id, category id) -> ``[D, G]`` to use in place of mask IoU; detections by
+            falling score, at most ``limits[-1]``, ground truth in the file's order.
     """
     results = _entries(results, iou_type, ground_truth)
     ap = _fast if choose_engine(engine) == "fast" else _pycocotools
-    precision, summary = ap(ground_truth, results, iou_type, list(limits), image_ids)
+    precision, summary = ap(ground_truth, results, iou_type, list(limits), image_ids, overlaps)
     return AveragePrecision(_statistics(precision), {"precision": precision}, summary)
 
 
@@ -133,7 +137,7 @@ def _best_of_each_image(results: list[dict], limit: int) -> list[dict]:
     return [entry for entries in by_image.values() for entry in entries]
 
 
-def _fast(ground_truth, results, iou_type, limits, image_ids, lvis=False):
+def _fast(ground_truth, results, iou_type, limits, image_ids, overlaps=None, lvis=False):
     from faster_coco_eval import COCO, COCOeval_faster
 
     lines: list[str] = []
@@ -148,6 +152,9 @@ def _fast(ground_truth, results, iou_type, limits, image_ids, lvis=False):
     evaluation.params.maxDets = limits
     if image_ids is not None:
         evaluation.params.imgIds = [number[image_id] for image_id in image_ids]
+    if overlaps is not None:
+        known = {(number[image_id], category): v for (image_id, category), v in overlaps.items()}
+        evaluation.computeIoU = lambda *pair: known.get(pair, [])
     evaluation.run()
     return evaluation.eval["precision"], "\n".join(line for line in lines if "@[" in line)
 
@@ -160,7 +167,7 @@ def _renumbered(entries: list[dict], number: dict) -> list[dict]:
     return [{**entry, "image_id": number[entry["image_id"]]} for entry in entries]
 
 
-def _pycocotools(ground_truth, results, iou_type, limits, image_ids):
+def _pycocotools(ground_truth, results, iou_type, limits, image_ids, overlaps=None):
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
@@ -173,6 +180,8 @@ def _pycocotools(ground_truth, results, iou_type, limits, image_ids):
         evaluation.params.maxDets = limits
         if image_ids is not None:
             evaluation.params.imgIds = list(image_ids)
+        if overlaps is not None:
+            evaluation.computeIoU = lambda *pair: overlaps.get(pair, [])
         evaluation.evaluate()
         evaluation.accumulate()
         if limits == [1, 10, 100]:  # the only limits its summary knows

@@ -12,7 +12,6 @@ without any counted category gives zeros and ``n = 0`` (panopticapi divides by z
 
 import json
 import math
-import multiprocessing
 import os
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ProcessPoolExecutor
@@ -21,6 +20,7 @@ import numpy as np
 
 from .errors import EvaluationError
 from .panoptic_statistics import FN, IOU, image_statistics, read_id_map
+from .parallel import available_cores, worker_context
 
 # Below this many images a worker process costs more than it saves.
 _IMAGES_PER_PROCESS = 32
@@ -117,13 +117,11 @@ def pq_compute(
     categories = {category["id"]: category for category in gt_json["categories"]}
     jobs = [(a, predictions[a["image_id"]]) for a in gt_json["annotations"]]
     if processes is None:
-        processes = min(_available_cores(), len(jobs) // _IMAGES_PER_PROCESS)
+        processes = min(available_cores(), len(jobs) // _IMAGES_PER_PROCESS)
     arguments = (gt_folder, pred_folder, set(categories))
     if processes <= 1:
         return panoptic_quality(_compare_files(jobs, *arguments), categories)
-    # fork: workers touch numpy and PNG decoding only, and need no second import of torch.
-    method = "fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn"
-    with ProcessPoolExecutor(processes, multiprocessing.get_context(method)) as pool:
+    with ProcessPoolExecutor(processes, worker_context()) as pool:
         parts = [
             pool.submit(_compare_files, jobs[first::processes], *arguments)
             for first in range(processes)
@@ -146,9 +144,3 @@ def _compare_files(
         )
         for gt, pred in jobs
     ]
-
-
-def _available_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -22,7 +22,9 @@ from proving.corruptions import (
     relabel,
     rename,
 )
-from proving.perfect import Scorer
+from proving.downloads import download_of
+from proving.perfect import perfect_predictions, scores
+from proving.process import TinyProcess
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
@@ -47,15 +49,33 @@ def root(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def scorer(root):
-    """A process with all tiny sets prepared under ``root``."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DETECTRON2_DATASETS", str(root))
-        scorer = Scorer(root)
-        scorer.prepare("coco", "ade20k", "cityscapes", "mapillary", images=3)
-        scorer.prepare("coco_stuff_10k", "ade20k_full", "lvis", "safetybarrier")
-        yield scorer
-        scorer.close()
+def process(root):
+    """Knows ``root``; prepares what is needed."""
+    process = TinyProcess(root, images=3)
+    yield process
+    process.close()
+
+
+@pytest.fixture
+def scored(process):
+    """``scored(dataset)`` and ``scored(dataset, corruption)`` give the evaluators' results."""
+
+    def score(dataset: str, corrupt=None) -> dict:
+        process.need(download_of(dataset))
+        return process.run(scores, dataset, corrupt)
+
+    return score
+
+
+@pytest.fixture
+def truth_of(process):
+    """``truth_of(dataset)``: the perfect predictions of all images."""
+
+    def truth(dataset: str) -> list:
+        process.need(download_of(dataset))
+        return process.run(perfect_predictions, dataset)
+
+    return truth
 
 
 def ap(results: dict) -> float:
@@ -63,8 +83,8 @@ def ap(results: dict) -> float:
 
 
 @pytest.mark.parametrize("dataset", PANOPTIC)
-def test_perfect_panoptic_predictions_score_100(scorer, dataset):
-    results = scorer.scores(dataset)
+def test_perfect_panoptic_predictions_score_100(scored, dataset):
+    results = scored(dataset)
     quality = results["panoptic_seg"]
     assert len(quality) == 9
     assert set(quality.values()) == {100}
@@ -73,48 +93,48 @@ def test_perfect_panoptic_predictions_score_100(scorer, dataset):
 
 
 @pytest.mark.parametrize("dataset", [n for n in PANOPTIC if not n.startswith("mapillary")])
-def test_perfect_instances_of_panoptic_sets_score_100(scorer, dataset):
-    assert scorer.scores(dataset)["segm"]["AP"] == pytest.approx(100)
+def test_perfect_instances_of_panoptic_sets_score_100(scored, dataset):
+    assert scored(dataset)["segm"]["AP"] == pytest.approx(100)
 
 
 @pytest.mark.parametrize("dataset", SEMANTIC)
-def test_perfect_label_maps_score_100(scorer, dataset):
-    results = scorer.scores(dataset)["sem_seg"]
+def test_perfect_label_maps_score_100(scored, dataset):
+    results = scored(dataset)["sem_seg"]
     for metric in ("mIoU", "fwIoU", "mACC", "pACC"):
         assert results[metric] == pytest.approx(100)
 
 
-def test_perfect_label_maps_of_cityscapes_score_100(scorer):
-    results = scorer.scores("cityscapes_fine_sem_seg_val")["sem_seg"]
+def test_perfect_label_maps_of_cityscapes_score_100(scored):
+    results = scored("cityscapes_fine_sem_seg_val")["sem_seg"]
     assert set(results) == {"IoU", "iIoU", "IoU_sup", "iIoU_sup"}
     assert list(results.values()) == pytest.approx([100] * 4)
 
 
 @pytest.mark.parametrize("dataset", [*INSTANCE, "cityscapes_fine_instance_seg_val"])
-def test_perfect_instances_score_100(scorer, dataset):
-    results = scorer.scores(dataset)["segm"]
+def test_perfect_instances_score_100(scored, dataset):
+    results = scored(dataset)["segm"]
     assert results["AP"] == pytest.approx(100)
     assert results["AP50"] == pytest.approx(100)
 
 
 @pytest.mark.parametrize("dataset", PANOPTIC)
-def test_a_forgotten_segment_costs_its_class_what_pq_defines(scorer, dataset):
-    classes = count(scorer.truth(dataset), "segments")
+def test_a_forgotten_segment_costs_its_class_what_pq_defines(scored, truth_of, dataset):
+    classes = count(truth_of(dataset), "segments")
     category, n = classes.most_common(1)[0]
     corrupt = partial(drop, kind="segments", category=category)
     lost = 1 - (n - 1) / (n - 1 + 1 / 2)  # one FN beside n - 1 TP
     expected = 100 * (1 - lost / len(classes))
-    assert scorer.scores(dataset, corrupt)["panoptic_seg"]["PQ"] == pytest.approx(expected)
+    assert scored(dataset, corrupt)["panoptic_seg"]["PQ"] == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("dataset", PANOPTIC)
-def test_a_segment_that_is_too_small_costs_quality_but_is_recognised(scorer, dataset):
-    truth = scorer.truth(dataset)
+def test_a_segment_that_is_too_small_costs_quality_but_is_recognised(scored, truth_of, dataset):
+    truth = truth_of(dataset)
     classes = count(truth, "segments")
     category = only_one(truth, "segments")
     mask = next(s["mask"] for p in truth for s in p["segments"] if s["category_id"] == category)
     iou = cut_mask(mask, 0.75).sum() / mask.sum()
-    results = scorer.scores(dataset, partial(cut, kind="segments", category=category, keep=0.75))[
+    results = scored(dataset, partial(cut, kind="segments", category=category, keep=0.75))[
         "panoptic_seg"
     ]
     expected = 100 * (1 - (1 - iou) / len(classes))
@@ -124,24 +144,24 @@ def test_a_segment_that_is_too_small_costs_quality_but_is_recognised(scorer, dat
 
 
 @pytest.mark.parametrize("dataset", PANOPTIC)
-def test_a_segment_below_half_is_a_miss_and_a_false_alarm(scorer, dataset):
-    truth = scorer.truth(dataset)
+def test_a_segment_below_half_is_a_miss_and_a_false_alarm(scored, truth_of, dataset):
+    truth = truth_of(dataset)
     classes = count(truth, "segments")
     category, n = classes.most_common(1)[0]
     corrupt = partial(cut, kind="segments", category=category, keep=0.45)
     lost = 1 - (n - 1) / n  # one FN and one FP beside n - 1 TP
     expected = 100 * (1 - lost / len(classes))
-    assert scorer.scores(dataset, corrupt)["panoptic_seg"]["PQ"] == pytest.approx(expected)
+    assert scored(dataset, corrupt)["panoptic_seg"]["PQ"] == pytest.approx(expected)
 
 
-def test_a_name_that_the_truth_lacks_adds_a_class_without_a_hit(scorer):
+def test_a_name_that_the_truth_lacks_adds_a_class_without_a_hit(scored, truth_of):
     dataset = "mapillary_vistas_panoptic_val"
-    truth = scorer.truth(dataset)
+    truth = truth_of(dataset)
     classes = count(truth, "segments")
     category = only_one(truth, "segments")
     stuff = {s["category_id"] for p in truth for s in p["segments"] if not s["isthing"]}
     new = next(c for c in range(65) if c not in classes)
-    results = scorer.scores(dataset, partial(rename, kind="segments", category=category, new=new))[
+    results = scored(dataset, partial(rename, kind="segments", category=category, new=new))[
         "panoptic_seg"
     ]
     assert results["PQ"] == pytest.approx(100 * (len(classes) - 1) / (len(classes) + 1))
@@ -150,14 +170,14 @@ def test_a_name_that_the_truth_lacks_adds_a_class_without_a_hit(scorer):
 
 
 @pytest.mark.parametrize("dataset", [*SEMANTIC, *PANOPTIC, "cityscapes_fine_sem_seg_val"])
-def test_a_class_given_to_another_costs_both_their_iou(scorer, dataset):
-    truth = scorer.truth(dataset)
+def test_a_class_given_to_another_costs_both_their_iou(scored, truth_of, dataset):
+    truth = truth_of(dataset)
     values, pixels = np.unique(
         np.concatenate([p["labels"].ravel() for p in truth]), return_counts=True
     )
     area = {v: n for v, n in zip(values.tolist(), pixels.tolist()) if v >= 0}
     a, b = list(area)[:2]
-    results = scorer.scores(dataset, partial(relabel, category=a, new=b))["sem_seg"]
+    results = scored(dataset, partial(relabel, category=a, new=b))["sem_seg"]
     expected = 100 * (len(area) - 2 + area[b] / (area[a] + area[b])) / len(area)
     mean = "IoU" if "cityscapes" in dataset else "mIoU"
     assert results[mean] == pytest.approx(expected)
@@ -167,10 +187,10 @@ def test_a_class_given_to_another_costs_both_their_iou(scorer, dataset):
 
 
 @pytest.mark.parametrize("dataset", INSTANCE[:3])
-def test_a_forgotten_instance_costs_the_recall_above_it(scorer, dataset):
-    classes = count(scorer.truth(dataset), "instances")
+def test_a_forgotten_instance_costs_the_recall_above_it(scored, truth_of, dataset):
+    classes = count(truth_of(dataset), "instances")
     category, n = classes.most_common(1)[0]
-    results = scorer.scores(dataset, partial(drop, kind="instances", category=category))
+    results = scored(dataset, partial(drop, kind="instances", category=category))
     # 101 recall thresholds; precision is 1 up to recall (n - 1) / n, 0 above.
     own = (math.floor(100 * (n - 1) / n) + 1) / 101 if n > 1 else 0
     assert ap(results) == 100 * (len(classes) - 1 + own) / len(classes)
@@ -180,28 +200,28 @@ def test_a_forgotten_instance_costs_the_recall_above_it(scorer, dataset):
     "dataset",
     ["coco_2017_val", "ade20k_instance_val", "lvis_v1_val", "cityscapes_fine_instance_seg_val"],
 )
-def test_an_instance_of_iou_072_counts_at_five_of_ten_thresholds(scorer, dataset):
-    truth = scorer.truth(dataset)
+def test_an_instance_of_iou_072_counts_at_five_of_ten_thresholds(scored, truth_of, dataset):
+    truth = truth_of(dataset)
     classes = count(truth, "instances")
     category = only_one(truth, "instances")
     corrupt = partial(cut, kind="instances", category=category, keep=0.72)
-    results = scorer.scores(dataset, corrupt)
+    results = scored(dataset, corrupt)
     assert ap(results) == 100 * (len(classes) - 0.5) / len(classes)
     assert results["segm"]["AP50"] == pytest.approx(100)
 
 
 @pytest.mark.parametrize("dataset", ["coco_2017_val", "ade20k_instance_val"])
-def test_a_surer_false_alarm_halves_the_precision(scorer, dataset):
-    truth = scorer.truth(dataset)
+def test_a_surer_false_alarm_halves_the_precision(scored, truth_of, dataset):
+    truth = truth_of(dataset)
     classes = count(truth, "instances")
     category = only_one(truth, "instances")
-    results = scorer.scores(dataset, partial(false_alarm, category=category))
+    results = scored(dataset, partial(false_alarm, category=category))
     assert ap(results) == 100 * (len(classes) - 0.5) / len(classes)
 
 
 @pytest.mark.parametrize("dataset", ["coco_2017_val", "ade20k_instance_val"])
-def test_noisy_instances_score_what_pycocotools_says(scorer, root, dataset):
-    noisy = scorer.truth(dataset)
+def test_noisy_instances_score_what_pycocotools_says(scored, truth_of, root, dataset):
+    noisy = truth_of(dataset)
     blur(noisy, "instances")
     file = {
         "coco_2017_val": root / "coco/annotations/instances_val2017.json",
@@ -225,7 +245,7 @@ def test_noisy_instances_score_what_pycocotools_says(scorer, root, dataset):
     evaluation.accumulate()
     evaluation.summarize()
     assert 5 < 100 * evaluation.stats[0] < 95
-    results = scorer.scores(dataset, partial(blur, kind="instances"))["segm"]
+    results = scored(dataset, partial(blur, kind="instances"))["segm"]
     names = ("AP", "AP50", "AP75", "APs", "APm", "APl")
     expected = [100 * v if v >= 0 else math.nan for v in evaluation.stats[:6]]
     assert [results[n] for n in names] == pytest.approx(expected, nan_ok=True)
