@@ -13,6 +13,7 @@ import yaml
 from tqdm import tqdm
 
 from .downloads import DOWNLOADS, REPO, Prepared, download_of, prepare
+from .process import start_like_a_command
 from .running import Outcome, prove
 
 # Their own data is drawn, not laid out like a download; tests/engine trains on them.
@@ -103,15 +104,6 @@ def _quiet(folder: str) -> None:
     with contextlib.suppress(OSError):
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
-
-
-def start_like_a_command() -> None:
-    """For processes of a pool: their own processes start as those of a command line do.
-
-    They would inherit "spawn", with which reading the polygons of Cityscapes takes ten seconds of
-    imports.
-    """
-    mp.set_start_method("fork", force=True)
 
 
 def _slug(config: str) -> str:

@@ -1,20 +1,14 @@
 """Predictions made from the ground truth, through the evaluators that a data set gets.
 
-Everything here runs in a process of its own (see `scores`), since registered paths are fixed when
-mask2former is imported.
+To be run where the data set's files are registered (see process.py).
 """
 
 import json
-import multiprocessing as mp
-import os
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-from .downloads import prepare_here
 
 # What is predicted for one image; a corruption changes it in place.
 #   labels: int [H, W], classes, -1 where nothing is known
@@ -24,43 +18,12 @@ Prediction = dict[str, Any]
 Corruption = Callable[[list[Prediction]], None]
 
 
-class Scorer:
-    """A process that knows the data sets under one root."""
+def scores(dataset: str, corrupt: Corruption | None = None) -> dict[str, dict]:
+    """Results of all evaluators of ``dataset`` on perfect or corrupted predictions.
 
-    def __init__(self, root: Path):
-        self._root = root
-        os.environ["DETECTRON2_DATASETS"] = str(root)  # inherited by the process
-        self._pool = ProcessPoolExecutor(1, mp.get_context("spawn"), _start)
-
-    def prepare(self, *keys: str, images: int = 2) -> None:
-        """Downloads and prepares sets, by key of `DOWNLOADS`."""
-        self._pool.submit(prepare_here, keys, self._root, images=images).result()
-
-    def scores(self, dataset: str, corrupt: Corruption | None = None) -> dict[str, dict]:
-        """Results of all evaluators of ``dataset`` on perfect or corrupted predictions.
-
-        Args:
-            corrupt: a module's function; it gets the predictions of all images.
-        """
-        return self._pool.submit(_scores, dataset, corrupt).result()
-
-    def truth(self, dataset: str) -> list[Prediction]:
-        """The perfect predictions themselves."""
-        return self._pool.submit(perfect_predictions, dataset).result()
-
-    def close(self) -> None:
-        """Ends the process."""
-        self._pool.shutdown()
-
-
-def _start() -> None:
-    import torch
-
-    mp.set_start_method("fork", force=True)
-    torch.set_num_threads(1)
-
-
-def _scores(dataset: str, corrupt: Corruption | None) -> dict[str, dict]:
+    Args:
+        corrupt: gets the predictions of all images.
+    """
     import tempfile
 
     from detectron2.data import DatasetCatalog

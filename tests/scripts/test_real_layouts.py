@@ -3,13 +3,10 @@
 A part of what ``tools/prove_configs.py`` runs for every config.
 """
 
-import multiprocessing as mp
-import os
-from concurrent.futures import ProcessPoolExecutor
-
 import pytest
-from proving.downloads import prepare_here
-from proving.matrix import downloads_of, find_configs, run_matrix, start_like_a_command
+from proving.downloads import download_of
+from proving.matrix import downloads_of, find_configs
+from proving.process import TinyProcess
 from proving.running import prove
 
 CONFIGS = [
@@ -39,52 +36,49 @@ OTHERS = {
 
 @pytest.fixture(scope="module")
 def process(tmp_path_factory):
-    """A process that knows a root with all sets prepared: ``process(function, ...)``."""
-    root = tmp_path_factory.mktemp("datasets")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DETECTRON2_DATASETS", str(root))
-        context = mp.get_context("spawn")
-        with ProcessPoolExecutor(1, context, start_like_a_command) as pool:
-            keys = ("coco", "ade20k", "cityscapes", "mapillary", "safetybarrier")
-            pool.submit(prepare_here, keys, root).result()
-            pool.submit(prepare_here, ("coco_stuff_10k", "ade20k_full", "lvis"), root).result()
-            yield lambda function, *args, **kwargs: pool.submit(function, *args, **kwargs).result()
+    """Knows a tiny root; prepares what is needed."""
+    process = TinyProcess(tmp_path_factory.mktemp("datasets"))
+    yield process
+    process.close()
 
 
 @pytest.mark.parametrize("config", CONFIGS)
 def test_from_download_to_metrics(process, tmp_path, config):
-    outcome = process(prove, f"configs/{config}.yaml", tmp_path / "out", eval_only=True)
+    config = f"configs/{config}.yaml"
+    process.need(*downloads_of([config]))
+    outcome = process.run(prove, config, tmp_path / "out", eval_only=True)
     assert outcome.proved, outcome.reason
 
 
 @pytest.mark.parametrize("pattern", OTHERS)
 def test_sets_without_a_published_config(process, tmp_path, pattern):
     config, (train, test), classes = OTHERS[pattern]
+    train, test = pattern.format(train), pattern.format(test)
     overrides = {
-        "DATASETS.TRAIN": (pattern.format(train),),
-        "DATASETS.TEST": (pattern.format(test),),
+        "DATASETS.TRAIN": (train,),
+        "DATASETS.TEST": (test,),
         "MODEL.SEM_SEG_HEAD.NUM_CLASSES": classes,
     }
-    outcome = process(prove, config, tmp_path / "out", overrides=overrides)
+    process.need(download_of(train))
+    outcome = process.run(prove, config, tmp_path / "out", overrides=overrides)
     assert outcome.proved, outcome.reason
-    assert outcome.datasets == (pattern.format(train), pattern.format(test))
+    assert outcome.datasets == (train, test)
 
 
 def test_test_time_augmentation_adds_its_own_results(process, tmp_path):
-    outcome = process(
+    process.need("ade20k")
+    outcome = process.run(
         prove, SEMANTIC, tmp_path / "out", eval_only=True, overrides={"TEST.AUG.ENABLED": True}
     )
     assert outcome.proved, outcome.reason
     assert "sem_seg_TTA" in outcome.evaluated
 
 
-def test_what_fails_is_told_and_does_not_stop_the_matrix(tmp_path, monkeypatch):
-    monkeypatch.setenv("DETECTRON2_DATASETS", os.environ.get("DETECTRON2_DATASETS", ""))
-    config = "configs/safetybarrier/instance-segmentation/swin/maskformer2_swin_tiny_bs16_50ep.yaml"
-    monkeypatch.setattr("proving.matrix.prepare", lambda keys, root: {})
-    proof = run_matrix([config], tmp_path / "data", tmp_path / "runs", workers=1)
-    assert not proof.complete
-    assert "is not where it is expected" in proof.outcomes[0].reason
+def test_what_fails_is_told(process, tmp_path):
+    overrides = {"DATASETS.TRAIN": ("coco_2014_train",)}
+    outcome = process.run(prove, INSTANCE, tmp_path / "out", overrides=overrides)
+    assert not outcome.proved
+    assert 'train: ConfigError: Dataset "coco_2014_train" is not where it is' in outcome.reason
 
 
 def test_the_matrix_covers_every_config_that_is_no_base():
