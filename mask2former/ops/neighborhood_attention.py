@@ -67,10 +67,10 @@ def neighborhood_attention_2d(
         RuntimeError: if a kernel fails, or is required but missing.
     """
     _check(query, key, value, rpb, kernel_size, dilation)
-    options = (rpb, int(kernel_size), int(dilation))
+    options = (rpb, kernel_size, dilation)
     path = path or _choose(query.device.type, dropout)
     if path == "kernel" and not dropout:
-        output, _ = op.torch_op(query, key, value, *options, float(scale))
+        output, _ = op.torch_op(query, key, value, *options, scale)
         return output
     if path not in PATHS:
         raise ValueError(f"path must be one of {', '.join(PATHS)}; got {path!r}")
@@ -101,7 +101,8 @@ def _check(
             f"got {tuple(query.shape)} of {query.dtype}"
         )
     for name, tensor in (("key", key), ("value", value)):
-        if (tensor.shape, tensor.dtype, tensor.device) != (query.shape, query.dtype, query.device):
+        same_kind = tensor.dtype == query.dtype and tensor.device == query.device
+        if tensor.shape != query.shape or not same_kind:
             raise ValueError(
                 f"{name} must be as query, {tuple(query.shape)} of {query.dtype} on {query.device};"
                 f" got {tuple(tensor.shape)} of {tensor.dtype} on {tensor.device}"
@@ -111,7 +112,8 @@ def _check(
     if dilation < 1:
         raise ValueError(f"dilation must be at least 1, got {dilation}")
     heads, height, width = query.shape[1:4]
-    if min(height, width) < kernel_size * dilation:
+    # Not min(height, width): torch.compile would remember which of them is smaller.
+    if height < kernel_size * dilation or width < kernel_size * dilation:
         raise ValueError(
             f"a map of {height} x {width} is smaller than kernel_size * dilation = {kernel_size} * "
             f"{dilation} = {kernel_size * dilation}; pad it (as DiNAT does) or take a smaller "

@@ -9,9 +9,7 @@ hold 121 for all.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import groupby
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -72,8 +70,7 @@ def _residues(length: int, dilation: int) -> list[tuple[slice, int]]:
 # ------------------------------------------------------------------ tiles of a map without dilation
 
 
-@dataclass(frozen=True)
-class Look:
+class Look(NamedTuple):
     """What a tile looks like along one axis, counted from its first key."""
 
     first_query: int
@@ -81,8 +78,7 @@ class Look:
     keys: int
 
 
-@dataclass(frozen=True)
-class Run:
+class Run(NamedTuple):
     """Tiles of one axis that follow each other and look the same."""
 
     look: Look
@@ -90,21 +86,22 @@ class Run:
     keys: int  # where the first tile's keys start
 
 
-def _runs(length: int, kernel_size: int) -> Iterator[Run]:
+def _runs(length: int, kernel_size: int) -> list[Run]:
     """The tiles of an axis: usually a few at the borders, and all others as one run."""
 
     def start(i: int) -> int:
         return min(max(i - kernel_size // 2, 0), length - kernel_size)
 
-    tiles = []
+    runs: list[Run] = []
     for first in range(0, length, TILE):
-        queries = range(first, min(first + TILE, length))
         keys = start(first)
-        starts = tuple(start(i) - keys for i in queries)
-        tiles.append((Look(first - keys, starts, starts[-1] + kernel_size), first, keys))
-    for look, group in groupby(tiles, key=lambda tile: tile[0]):
-        group = list(group)
-        yield Run(look, range(group[0][1], group[-1][1] + 1, TILE), group[0][2])
+        starts = tuple(start(i) - keys for i in range(first, min(first + TILE, length)))
+        look = Look(first - keys, starts, starts[-1] + kernel_size)
+        if runs and runs[-1].look == look:
+            runs[-1] = Run(look, range(runs[-1].queries[0], first + 1, TILE), runs[-1].keys)
+        else:
+            runs.append(Run(look, range(first, first + 1, TILE), keys))
+    return runs
 
 
 def _undilated(
@@ -117,7 +114,7 @@ def _undilated(
     dropout: float,
 ) -> Tensor:
     height, width = query.shape[2:4]
-    columns = list(_runs(width, kernel_size))
+    columns = _runs(width, kernel_size)
     strips = []
     for row in _runs(height, kernel_size):
         masks = [_mask(row.look, column.look, rpb, kernel_size, query) for column in columns]

@@ -83,7 +83,9 @@ def test_one_compilation_serves_maps_of_any_size():
     for height, width in [(9, 7), (10, 14), (16, 12)]:
         x = torch.randn(1, height, width, 8)
         torch.testing.assert_close(compiled(x), attention(x))
-    assert counter.frame_count == 1
+    # Dynamo compiles an empty graph, too, when it meets the question of padding.
+    graphs = [graph.graph for graph in counter.graphs]
+    assert sum(any("neighborhood" in str(n.target) for n in g.nodes) for g in graphs) == 1
 
 
 @pytest.mark.usefixtures("neighborhood_kernel")
