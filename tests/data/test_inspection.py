@@ -2,6 +2,7 @@
 
 import json
 import re
+from argparse import Namespace
 
 import numpy as np
 import pytest
@@ -26,6 +27,7 @@ from mask2former.data.inspection import (
     near_miss,
     survey,
 )
+from mask2former.data.inspection.commands import COMMANDS
 from mask2former.data.inspection.examine import examine
 from mask2former.data.inspection.report import survey_lines
 from mask2former.data.inspection.sets import IdNames
@@ -262,6 +264,22 @@ def test_the_sheet_holds_every_picture():
     assert sheet.shape[1] == 300
     for colour in colours:
         assert (np.abs(sheet.astype(int) - colour).sum(2) < 3).sum() > 500
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ('{"images": [', "is not valid JSON, perhaps cut off in a copy"),
+        ('{"images": []}', "has no 'annotations'"),
+        ("[]", "has no 'images' and no 'annotations'"),
+    ],
+)
+def test_annotation_files_that_cannot_be_read_are_named(root, capsys, content, said):
+    file = root / "mapillary_vistas/training/panoptic/panoptic_2018.json"
+    file.write_text(content)
+    arguments = Namespace(names=[NAMES[0]], sample=None, workers=1, limit=3)
+    assert COMMANDS["check"](arguments) == 1
+    assert f"CANNOT BE READ  {file} {said}" in capsys.readouterr().out
 
 
 def test_coco_crowds_are_not_counted(tmp_path):

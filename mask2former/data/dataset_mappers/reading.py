@@ -49,7 +49,9 @@ def read_image(file_name: str, image_format: str | None = None) -> np.ndarray:
     try:
         return utils.read_image(file_name, format=image_format)
     except DECODE_FAILURES as error:
-        raise ImageDecodeError(f"Cannot decode {file_name}: {error}", file_name) from error
+        named = file_name in str(error)  # some providers of detectron2 name the file themselves
+        message = str(error) if named else f"Cannot decode {file_name}: {error}"
+        raise ImageDecodeError(message, file_name) from error
 
 
 def read_label_map(file_name: str, shape: tuple[int, int]) -> np.ndarray:

@@ -15,10 +15,13 @@ from detectron2.data import DatasetCatalog
 from ..dataset_mappers.reading import ImageDecodeError
 from ..datasets.folders import VARIABLE, dataset_root
 from .drawing import caption_of, contact_sheet, draw_record
-from .expected import Expected, count_files, expected_files, how_to_get, near_miss
+from .expected import Expected, count_files, expected_files, how_to_get, json_fault, near_miss
 from .report import survey_lines
 from .sets import describe, registered_sets
 from .survey import survey
+
+# What loaders raise on files that do not fit their set.
+_LOADING_ERRORS = (FileNotFoundError, AssertionError, ValueError, KeyError, TypeError)
 
 
 class DatasetToolError(Exception):
@@ -65,9 +68,10 @@ def _check(name: str, args: argparse.Namespace) -> int:
         return 1
     try:
         found = survey(name, sample=args.sample, workers=args.workers)
-    except (FileNotFoundError, AssertionError, ValueError, KeyError) as error:
-        # What loaders raise on files that do not fit their set; the message names the file.
-        print(f"\nCANNOT BE READ  {error}\n{how_to_get(name)}")
+    except _LOADING_ERRORS as error:
+        plain = isinstance(error, FileNotFoundError | ValueError)
+        reason = json_fault(name) or (error if plain else f"{type(error).__name__}: {error}")
+        print(f"\nCANNOT BE READ  {reason}\n{how_to_get(name)}")
         return 1
     print("\n".join(survey_lines(found, args.limit)))
     if not found.sound:
@@ -138,11 +142,11 @@ def _file_line(entry: Expected) -> str:
     path = os.path.abspath(entry.path)
     if not entry.exists:
         state = "MISSING" if entry.required else f"missing (only for {entry.purpose})"
-        return f"  {entry.key:14} {path}  {state}"
+        return f"  {entry.key:19} {path}  {state}"
     counts = count_files(path) if os.path.isdir(path) else {}
     told = ", ".join(f"{n} {suffix or 'without suffix'}" for suffix, n in sorted(counts.items()))
     size = f"{os.path.getsize(path) / 1e6:.1f} MB" if os.path.isfile(path) else told or "empty"
-    return f"  {entry.key:14} {path}  {size}"
+    return f"  {entry.key:19} {path}  {size}"
 
 
 COMMANDS = {"list": list_sets, "check": check_sets, "show": show_set}

@@ -63,6 +63,7 @@ def examine(record: dict[str, Any], names: IdNames, ignore_label: int | None) ->
             _semantic(record, size, names.stuff, ignore_label, finding)
     except (ImageDecodeError, ValueError) as error:
         finding.problems.append(str(error))
+        finding.annotated = True
     if "annotations" in record:
         _instances(record, size, names.things, finding)
     return finding

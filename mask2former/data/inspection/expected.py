@@ -1,5 +1,6 @@
 """Which files and folders a registered set consists of, which of them exist, what makes them."""
 
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from ..datasets.folders import remedy, required_paths
 
 # Metadata keys that name something only a part of the work needs -> what for.
 _OPTIONAL = {"json_file": "instance AP of a panoptic set", "gt_dir": "Cityscapes evaluation"}
+_ANNOTATION_KEYS = ("json_file", "panoptic_json")
 _FURTHER_KEYS = ("images_per_cat_json", "json_per_img_dir", "dirname")
 
 
@@ -51,6 +53,22 @@ def expected_files(name: str) -> list[Expected]:
 def how_to_get(name: str) -> str:
     """One sentence: what makes or brings the files of the set."""
     return remedy(name)
+
+
+def json_fault(name: str) -> str:
+    """What is wrong with the set's annotation files as such; "" where they are JSON of the kind."""
+    for entry in expected_files(name):
+        if not entry.path.endswith(".json") or not entry.exists:
+            continue
+        try:
+            content = json.loads(Path(entry.path).read_text(encoding="utf-8"))
+        except ValueError as error:  # JSON or encoding
+            return f"{entry.path} is not valid JSON, perhaps cut off in a copy: {error}"
+        wanted = ("images", "annotations") if entry.key in _ANNOTATION_KEYS else ()
+        absent = [k for k in wanted if not isinstance(content, dict) or k not in content]
+        if absent:
+            return f"{entry.path} has no {' and no '.join(map(repr, absent))}"
+    return ""
 
 
 def near_miss(path: str, limit: int = 12) -> str:

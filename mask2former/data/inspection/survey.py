@@ -84,7 +84,9 @@ def survey(
     ignore = metadata.get("ignore_label", None)
     with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
         findings = pool.map(lambda r: examine(r, names, ignore), chosen)
-        bar = tqdm(findings, total=len(chosen), desc=name, unit="image", disable=not progress)
+        bar = tqdm(
+            findings, total=len(chosen), desc=name, unit="image", disable=not (progress and chosen)
+        )
         _add_up(out, zip(chosen, bar))
     return out
 
