@@ -1,0 +1,1 @@
+"""What evaluators keep in memory, and what AP costs, on synthetic predictions."""
