@@ -61,6 +61,7 @@ def require_dataset_files(name: str) -> None:
             f'Dataset "{name}" is not where it is expected. Missing:\n'
             + "\n".join(missing)
             + f"\n{origin} (working directory {os.getcwd()}).\n{remedy(name)}"
+            f"\nWhat is there instead: python tools/datasets.py check {name}"
         )
 
 
