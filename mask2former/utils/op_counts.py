@@ -164,7 +164,17 @@ def _output_size(*args, out_shape=None, **kwargs) -> int:
     return math.prod(out_shape)
 
 
-_UNKNOWN_TO_TORCH = {torch.ops.mask2former.ms_deform_attn: _ms_deform_attn}
+def _neighborhood_attention(
+    query_shape, key_shape, value_shape, rpb_shape, kernel_size, *args, **kwargs
+) -> int:
+    # For each of a pixel's neighbours a product with its key, and its value times a weight.
+    return 2 * 2 * math.prod(query_shape) * kernel_size**2
+
+
+_UNKNOWN_TO_TORCH = {
+    torch.ops.mask2former.ms_deform_attn: _ms_deform_attn,
+    torch.ops.mask2former.neighborhood_attention: _neighborhood_attention,
+}
 for _name in (
     "_scaled_dot_product_flash_attention_for_cpu",
     "_scaled_dot_product_fused_attention_overrideable",

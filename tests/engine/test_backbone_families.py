@@ -11,7 +11,13 @@ from mask2former.engine.optimizer import build_optimizer
 from mask2former.engine.setup import load_config
 
 SHAPES = REPO / "configs" / "shapes"
-FAMILIES = ("convnext_tiny_timm", "beit_adapter_tiny", "dinov2_adapter_tiny", "dinov3_adapter_tiny")
+FAMILIES = (
+    "convnext_tiny_timm",
+    "beit_adapter_tiny",
+    "dinov2_adapter_tiny",
+    "dinov3_adapter_tiny",
+    "dinat_tiny",
+)
 TASKS = {
     "panoptic": ("panoptic_train", "panoptic_val_with_sem_seg", "panoptic_seg"),
     "instance": ("instance_train", "instance_val", "segm"),
