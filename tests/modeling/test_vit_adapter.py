@@ -131,3 +131,29 @@ def test_extractors_alone_see_the_image_when_nothing_is_added():
 def test_settings_that_cannot_work_are_refused_by_key(options, said):
     with pytest.raises(BackboneError, match=said):
         tiny(**options)
+
+
+def attention_with_real_padding(attention: Attention, x: torch.Tensor) -> torch.Tensor:
+    """The published formulation: pad the map with zero tokens, attend, cut the result."""
+    size, (height, width) = attention.window_size, x.shape[1:3]
+    x = F.pad(x, (0, 0, 0, -width % size, 0, -height % size))
+    return attention(x)[:, :height, :width]
+
+
+@pytest.mark.parametrize("bias_table, qkv_bias", [(True, True), (False, True), (True, False)])
+@pytest.mark.parametrize("height, width", [(5, 7), (4, 9), (9, 4), (3, 2), (4, 8)])
+def test_padding_counts_as_if_it_were_there(height, width, bias_table, qkv_bias):
+    torch.manual_seed(0)
+    options = dict(windowed=True, window_size=4, bias_table=bias_table, qkv_bias=qkv_bias)
+    attention = Attention(8, 2, **options).double()
+    for parameter in attention.parameters():
+        torch.nn.init.normal_(parameter)
+    results = []
+    for attend in (attention, lambda x: attention_with_real_padding(attention, x)):
+        x = torch.linspace(-1, 1, height * width * 16, dtype=torch.float64)
+        x = x.view(2, height, width, 8).sin().requires_grad_()
+        out = attend(x)
+        parameters = [x, *attention.parameters()]
+        results.append([out, *torch.autograd.grad((out**3).sum(), parameters)])
+    for ours, published in zip(*results):
+        torch.testing.assert_close(ours, published, rtol=1e-9, atol=1e-9)
