@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Starts every config on tiny data in its set's true layout: prepare, train a step, evaluate.
 
-    python tools/prove_configs.py                        all configs (two minutes on four cores)
+    python tools/prove_configs.py                        all configs (minutes)
     python tools/prove_configs.py cityscapes swin_tiny   those whose path contains one of the words
     python tools/prove_configs.py ade20k --eval-only     and --eval-only with the saved weights
     python tools/prove_configs.py --keep /tmp/tiny       leaves the tiny data there

@@ -44,7 +44,9 @@ ALWAYS: dict[str, Any] = {
     "MODEL.MASK_FORMER.TEST.OBJECT_MASK_THRESHOLD": 0.0,
     "MODEL.MASK_FORMER.TEST.OVERLAP_THRESHOLD": 0.0,
     "TEST.VIS_IMAGES": 1,
-    "TEST.DETECTIONS_PER_IMAGE": 10,
+    # With fewer, a panoptic model without training may name stuff only: no AP of things then.
+    "TEST.DETECTIONS_PER_IMAGE": 40,
+    "SEED": 1,
     "TEST.AUG.MIN_SIZES": (SIDE, SIDE + 16),
     "TEST.AUG.MAX_SIZE": 4 * SIDE,
 }

@@ -87,12 +87,12 @@ def survey(
         bar = tqdm(
             findings, total=len(chosen), desc=name, unit="image", disable=not (progress and chosen)
         )
-        _add_up(out, zip(chosen, bar))
+        _add_up(out, zip(bar, chosen))  # in this order the bar sees the end
     return out
 
 
-def _add_up(out: Survey, pairs: Iterable[tuple[dict[str, Any], Finding]]) -> None:
-    for record, finding in pairs:
+def _add_up(out: Survey, pairs: Iterable[tuple[Finding, dict[str, Any]]]) -> None:
+    for finding, record in pairs:
         out.problems += finding.problems
         if not finding.annotated:
             out.empty.append(record["file_name"])
