@@ -16,6 +16,9 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs from a plain checkout too
+# Idle threads sleep, not spin: on cores that others use too, spinning made a tiny model 80 times
+# slower. Is read when torch is loaded.
+os.environ["OMP_WAIT_POLICY"] = os.environ.get("OMP_WAIT_POLICY", "PASSIVE")
 
 from media import expand_inputs
 
@@ -124,7 +127,9 @@ def build(args: argparse.Namespace):
     cfg = configuration(args)
     examples = example_images(args)
     name = f"{Path(args.config_file or QUICKSTART).stem}, {Path(cfg.MODEL.WEIGHTS).name}"
-    segmenter = Segmenter(Predictor(cfg), name)
+    predictor = Predictor(cfg)
+    predictor.require_trained()
+    segmenter = Segmenter(predictor, name)
     return build_app(segmenter, examples=examples, threshold=args.threshold)
 
 

@@ -63,6 +63,7 @@ class Mask2FormerFunction:
         overrides = opts.split() + (["MODEL.WEIGHTS", weights] if weights else [])
         cfg = load_config(config_file, overrides, need_data=False)
         self._predictor = Predictor(cfg)
+        self._predictor.require_trained()
         self._task, self._threshold, self._simplify = task, float(threshold), float(simplify)
         shown = "instance" if task == "auto" else task
         if task == "auto" and not cfg.MODEL.MASK_FORMER.TEST.INSTANCE_ON:

@@ -17,13 +17,17 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs from a plain checkout too
+# Idle threads sleep, not spin: on cores that others use too, spinning made a tiny model 80 times
+# slower. Is read when torch is loaded.
+os.environ["OMP_WAIT_POLICY"] = os.environ.get("OMP_WAIT_POLICY", "PASSIVE")
 
 import mask2former  # noqa: F401 - registers models and data sets
 from detectron2.utils.logger import setup_logger
-from mask2former.data.cvat import CvatError, read_label_attributes
+from mask2former.data.cvat import read_label_attributes
 from mask2former.engine.checkpoint import check_weights_exist
-from mask2former.engine.errors import UserError
+from mask2former.engine.errors import USER_ERRORS
 from mask2former.engine.setup import load_config
+from mask2former.engine.suggestions import nearest
 from mask2former.inference import Predictor
 from mask2former.inference.annotation import (
     EXISTING_POLICIES,
@@ -141,9 +145,12 @@ def main(argv: list[str] | None = None) -> int:
     setup_logger(name="mask2former")
     try:
         summary = _run(args)
-    except (UserError, CvatError, OSError, ValueError) as error:
+    except (*USER_ERRORS, OSError, ValueError) as error:
         print(f"run_annotation_pipeline.py: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("\nrun_annotation_pipeline.py: interrupted; start it again to go on", file=sys.stderr)
+        return 130
     _print(summary, Path(args.output_dir))
     left_out = summary.failed or summary.missing
     return 1 if args.strict and left_out else 0
@@ -152,6 +159,8 @@ def main(argv: list[str] | None = None) -> int:
 def _run(args: argparse.Namespace) -> Summary:
     if args.batch_size < 1:
         raise ValueError("--batch-size must be at least 1")
+    if not 0 <= args.confidence_threshold <= 1:
+        raise ValueError(f"--confidence-threshold {args.confidence_threshold}: must be in [0, 1]")
     input_dir, output_dir = Path(args.input_dir), Path(args.output_dir)
     annotations = input_dir / "annotations.xml"
     if not annotations.is_file():
@@ -177,8 +186,9 @@ def _run(args: argparse.Namespace) -> Summary:
     # Predictions depend on these; how they are merged and drawn does not matter for checkpoints.
     settings = fingerprint(cfg, (proposals, args.batch_size))
     _prepare_output(output_dir, Store(output_dir / "checkpoints", settings), args)
-    predictor = Predictor(cfg)
     attributes = read_label_attributes(str(annotations))
+    predictor = Predictor(cfg)
+    predictor.require_trained()
     merging = MergeOptions(
         existing=args.existing,
         max_overlap=args.max_overlap,
@@ -206,13 +216,13 @@ def _run(args: argparse.Namespace) -> Summary:
 def _pairs(flag: str, given: list[str], kind: type) -> dict:
     pairs = {}
     for text in given:
-        name, equals, value = text.partition("=")
+        name, _, value = text.rpartition("=")
+        if not name or not value:
+            raise ValueError(f"{flag} {text}: write it as CLASS=VALUE")
         try:
             pairs[name] = kind(value)
         except ValueError as error:
             raise ValueError(f"{flag} {text}: {error}") from error
-        if not equals or not name:
-            raise ValueError(f"{flag} {text}: write it as CLASS=VALUE")
     return pairs
 
 
@@ -229,9 +239,25 @@ def _declared(attributes: dict[str, list[str]], names: tuple[str, ...]) -> dict[
 def _check_labels(
     predictor: Predictor, options: ProposalOptions, attributes: dict[str, list[str]]
 ) -> None:
-    """CVAT refuses a file with a label that its task does not have."""
-    task = "instance" if options.task == "auto" else options.task
+    """CVAT refuses a file with a label that its task does not have.
+
+    Raises:
+        ValueError: a flag names a class that the model does not have.
+    """
+    task = options.task
+    if task == "auto":
+        switches = predictor.cfg.MODEL.MASK_FORMER.TEST
+        task = next((t for t in TASKS if switches[f"{t.upper()}_ON"]), "semantic")
     names = predictable_classes(predictor.metadata, task)
+    for flag, given in (
+        ("--class-threshold", options.class_thresholds),
+        ("--label-map", options.label_map),
+    ):
+        for name in given:
+            if names and name not in names:
+                raise ValueError(
+                    f"{flag} {name}: the model has no such class{nearest(name, sorted(names))}"
+                )
     unknown = sorted({options.label_map.get(n, n) for n in names} - attributes.keys())
     if attributes and unknown:
         logger.warning(
@@ -291,5 +317,4 @@ def _print(summary: Summary, output_dir: Path) -> None:
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     sys.exit(main())

@@ -29,6 +29,7 @@ class Predictor:
     Attributes:
         metadata: of ``DATASETS.TEST[0]``, else of ``DATASETS.TRAIN[0]``: names and colours.
         model: the network, in eval mode.
+        untrained: names of its parameters that ``MODEL.WEIGHTS`` did not give.
     """
 
     def __init__(self, cfg: CfgNode):
@@ -39,7 +40,9 @@ class Predictor:
         if self.cfg.INPUT.FORMAT not in ("RGB", "BGR"):
             raise ValueError(f"INPUT.FORMAT is {self.cfg.INPUT.FORMAT!r}; known are RGB and BGR.")
         self.model = build_model(self.cfg).eval()
-        DetectionCheckpointer(self.model).load(self.cfg.MODEL.WEIGHTS)
+        checkpointer = _Checkpointer(self.model)
+        checkpointer.load(self.cfg.MODEL.WEIGHTS)
+        self.untrained = checkpointer.untrained
         self.model = tiled(self.model, self.cfg)
         register_custom_datasets(self.cfg, need_files=False)
         names = self.cfg.DATASETS.TEST or self.cfg.DATASETS.TRAIN
@@ -48,6 +51,20 @@ class Predictor:
             [self.cfg.INPUT.MIN_SIZE_TEST, self.cfg.INPUT.MIN_SIZE_TEST],
             self.cfg.INPUT.MAX_SIZE_TEST,
         )
+
+    def require_trained(self) -> None:
+        """Refuses a model that would predict at random.
+
+        Raises:
+            ValueError: parameters are not in the weights file, or have another shape there.
+        """
+        if self.untrained:
+            raise ValueError(
+                f"MODEL.WEIGHTS {self.cfg.MODEL.WEIGHTS or '(none)'}: {len(self.untrained)} of the "
+                f"model's parameters are not in it or have another shape ({self.untrained[0]}, "
+                "...), so that its predictions would be random; give the config that these weights "
+                "were trained with, or other weights"
+            )
 
     def prepare(self, image: np.ndarray) -> dict:
         """Turns one image into a model input.
@@ -88,3 +105,17 @@ class Predictor:
             batch.append(image)
         if batch:
             yield from self(batch)
+
+
+class _Checkpointer(DetectionCheckpointer):
+    """Keeps which parameters the weights did not give."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        super().__init__(model)
+        self.untrained = [name for name, _ in model.named_parameters()]
+
+    def _log_incompatible_keys(self, incompatible) -> None:
+        # Called by load, with missing_keys and incorrect_shapes.
+        absent = {*incompatible.missing_keys, *(e[0] for e in incompatible.incorrect_shapes)}
+        self.untrained = [name for name in self.untrained if name in absent]
+        super()._log_incompatible_keys(incompatible)

@@ -97,3 +97,10 @@ def test_batches_hold_one_size_and_few_pixels():
     items = [WorkItem(i, str(i), str(i), Path(), *size, False) for i, size in enumerate(sizes)]
     batches = list(plan_batches(items, batch_size=3, max_pixels=5000))
     assert [[i.number for i in b] for b in batches] == [[0, 2, 3], [4], [1], [5]]
+
+
+def test_a_mask_too_small_for_the_tolerance_keeps_an_outline():
+    mask = np.zeros((20, 20), dtype=bool)
+    mask[7:9, 4:6] = True
+    (outline,) = mask_to_polygons(mask, tolerance=5.0)
+    assert polygons_to_mask([outline], 20, 20)[7:9, 4:6].all()

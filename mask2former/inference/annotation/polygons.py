@@ -25,7 +25,7 @@ def mask_to_polygons(mask: np.ndarray, tolerance: float = 1.0) -> list[np.ndarra
     Returns:
         one float64 array [N, 2] of x, y a part, larger parts first; coordinates are continuous:
         pixel (i, j) covers [j, j + 1] x [i, i + 1]. Parts of which less than a triangle remains
-        are left out.
+        are left out; where that is all of them, the largest part stays as it is.
     """
     mask = np.ascontiguousarray(mask != 0, dtype=np.uint8)
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
@@ -51,6 +51,8 @@ def mask_to_polygons(mask: np.ndarray, tolerance: float = 1.0) -> list[np.ndarra
                 outer = _joined(outer, inner)
             hole = hierarchy[hole, 0]
         polygons.append((outer + 0.5) / factor + (left, top))
+    if not polygons and tolerance > 0:
+        return mask_to_polygons(mask, 0.0)[:1]
     height, width = mask.shape
     polygons = [p.clip((0, 0), (width, height)) for p in polygons]
     return sorted(polygons, key=_area, reverse=True)

@@ -77,7 +77,12 @@ def build_app(
                     gr.Examples([str(p) for p in examples], image, label="Examples")
             with gr.Column(scale=3):
                 overlay = gr.Image(
-                    label="Segments", format="png", interactive=False, elem_id="overlay"
+                    label="Segments",
+                    format="png",
+                    interactive=False,
+                    height=560,
+                    buttons=["fullscreen", "download"],
+                    elem_id="overlay",
                 )
                 legend = gr.HTML(elem_id="legend")
                 with gr.Row():
@@ -98,8 +103,8 @@ def build_app(
                 )
         inputs = [image, task, least, opacity]
         outputs = [overlay, legend, table, *buttons]
-        # The file comes as it was uploaded: turning, converting and refusing it are ours. Of several
-        # events in a row, only the last is worth the wait.
+        # The file comes as it was uploaded: turning, converting and refusing it are ours.
+        # Of several events in a row, only the last is worth the wait.
         common = {
             "fn": segment,
             "inputs": inputs,
