@@ -1,14 +1,15 @@
 """PQ evaluator: a drop-in for detectron2's COCOPanopticEvaluator that needs no temporary PNGs.
 
 Every prediction is compared with its ground truth as soon as it arrives, in a thread beside the
-network; what stays in memory is a few numbers per image. Keys, files and the logged table are those
-of the original.
+network; what is kept, a few numbers per image, is kept on disk. Keys, files and the logged table
+are those of the original.
 """
 
 import json
 import logging
 import os
 from collections import deque
+from collections.abc import Collection
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -16,11 +17,11 @@ import torch
 
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
-from detectron2.utils import comm
 
 from .errors import EvaluationError
 from .panoptic_statistics import image_statistics, read_id_map
 from .panoptic_tables import PanopticReport, results_table
+from .spool import Spool
 
 logger = logging.getLogger(__name__)
 
@@ -73,8 +74,10 @@ class COCOPanopticEvaluator(DatasetEvaluator):
         self.reset()
 
     def reset(self) -> None:
-        self._predictions: dict[object, dict] = {}
-        self._statistics: dict[object, dict[int, np.ndarray]] = {}
+        if self._output_dir:
+            os.makedirs(self._output_dir, exist_ok=True)
+        self._predictions = Spool(self._output_dir)  # entries of predictions.json
+        self._statistics = Spool(self._output_dir)  # (image id, category id -> statistics)
         self._pending: deque[tuple[object, Future]] = deque()
 
     def process(self, inputs: list[dict], outputs: list[dict]) -> None:
@@ -87,11 +90,8 @@ class COCOPanopticEvaluator(DatasetEvaluator):
             segments = [self._with_dataset_ids(segment) for segment in segments]
             image_id = item["image_id"]
             stem = os.path.splitext(os.path.basename(item["file_name"]))[0]
-            self._predictions[image_id] = {
-                "image_id": image_id,
-                "file_name": stem + ".png",
-                "segments_info": segments,
-            }
+            entry = {"image_id": image_id, "file_name": stem + ".png", "segments_info": segments}
+            self._predictions.extend([entry])
             if not self._gt:
                 continue
             if image_id not in self._gt:
@@ -115,17 +115,16 @@ class COCOPanopticEvaluator(DatasetEvaluator):
         if self._pool is not None:
             self._pool.shutdown()
             self._pool = None
-        gathered = comm.gather((self._predictions, self._statistics), dst=0)
-        if not comm.is_main_process():
+        predictions, statistics = self._predictions.gathered(), self._statistics.gathered()
+        if predictions is None:
             return None
-        predictions = {k: v for part, _ in gathered for k, v in part.items()}
-        statistics = {k: v for _, part in gathered for k, v in part.items()}
         self._write_predictions(predictions)
         if not self._gt:
             logger.info("Annotations are not available for evaluation.")
             return {}
-        self._check_complete(predictions)
-        report = PanopticReport(statistics.values(), self._categories)
+        by_image = dict(statistics)
+        self._check_complete(by_image)
+        report = PanopticReport(by_image.values(), self._categories)
         logger.info("Panoptic Evaluation Results:\n%s", results_table(report.pq))
         logger.info("Panoptic results by class:\n%s", report.class_table())
         logger.info("Things that were found (a definition of our own): %s", _rounded(report))
@@ -148,7 +147,7 @@ class COCOPanopticEvaluator(DatasetEvaluator):
 
     def _collect_one(self) -> None:
         image_id, job = self._pending.popleft()
-        self._statistics[image_id] = job.result()
+        self._statistics.extend([(image_id, job.result())])
 
     def _with_dataset_ids(self, segment: dict) -> dict:
         segment = dict(segment)
@@ -165,7 +164,7 @@ class COCOPanopticEvaluator(DatasetEvaluator):
             segments.append({"id": label + 1, "category_id": category, "isthing": isthing})
         return pixels + 1, segments
 
-    def _check_complete(self, predictions: dict) -> None:
+    def _check_complete(self, predictions: Collection) -> None:
         missing = [image_id for image_id in self._gt if image_id not in predictions]
         if not missing:
             return
@@ -177,11 +176,11 @@ class COCOPanopticEvaluator(DatasetEvaluator):
             raise EvaluationError(message)
         logger.warning("%s; the result is over the others", message)
 
-    def _write_predictions(self, predictions: dict) -> None:
+    def _write_predictions(self, predictions: Spool) -> None:
         if not self._output_dir:
             return
-        os.makedirs(self._output_dir, exist_ok=True)
-        content = {**self._gt_json, "annotations": list(predictions.values())}
+        by_image = {prediction["image_id"]: prediction for prediction in predictions}
+        content = {**self._gt_json, "annotations": list(by_image.values())}
         with open(os.path.join(self._output_dir, "predictions.json"), "w") as file:
             json.dump(content, file)
 

@@ -21,15 +21,15 @@ _VARIANTS = 8  # different pictures, in turn
 Pairs = Iterator[tuple[dict, dict]]
 
 
-def blob(rng: np.random.Generator, size: tuple[int, int] = SIZE) -> np.ndarray:
+def blob(rng: np.random.Generator) -> np.ndarray:
     """A mask with a ragged outline: its run lengths cost about what those of a real one do."""
-    height, width = size
+    height, width = SIZE
     centre = rng.uniform((0, 0), (width, height))
     radius = rng.uniform(0.03, 0.3) * height
     angles = np.linspace(0, 2 * np.pi, 90, endpoint=False)
     lengths = radius * (1 + 0.15 * rng.standard_normal(len(angles)))
     points = centre + lengths[:, None] * np.stack([np.cos(angles), np.sin(angles)], 1)
-    mask = np.zeros(size, np.uint8)
+    mask = np.zeros(SIZE, np.uint8)
     cv2.fillPoly(mask, [points.round().astype(np.int32)], 1)
     return mask
 
