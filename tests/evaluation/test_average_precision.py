@@ -1,6 +1,7 @@
 """AP by faster-coco-eval equals that of pycocotools and of the lvis package."""
 
 import importlib.util
+import sys
 
 import numpy as np
 import pytest
@@ -129,3 +130,11 @@ def test_unknown_images_are_named():
     results[0]["image_id"] = 999
     with pytest.raises(EvaluationError, match="Image 999 was predicted"):
         coco_average_precision(content, results, "segm")
+
+
+def test_lvis_needs_no_lvis_package(monkeypatch):
+    monkeypatch.setitem(sys.modules, "lvis", None)
+    content, results = detection_case(0, images=5, lvis=True)
+    assert lvis_average_precision(content, results, "segm").stats[0] > 0
+    with pytest.raises(ModuleNotFoundError, match="pip install lvis"):
+        lvis_average_precision(content, results, "segm", engine="pycocotools")
