@@ -6,13 +6,16 @@ from collections.abc import Iterable, Iterator
 
 import cv2
 import numpy as np
+import torch
 
 from detectron2.config import CfgNode
+from detectron2.structures import Instances
 from detectron2.utils.video_visualizer import VideoVisualizer
 from detectron2.utils.visualizer import ColorMode
 from mask2former.data.drawable import for_drawing
 from mask2former.inference import Predictor, draw_predictions
 from mask2former.inference.drawing import drawable_instances
+from mask2former.inference.tracking import ColorTracks
 
 
 class VisualizationDemo:
@@ -60,6 +63,7 @@ class VisualizationDemo:
     def run_on_video(self, video: cv2.VideoCapture, batch_size: int = 1) -> Iterator[np.ndarray]:
         """Yields the frames of a video with predictions drawn, BGR; colours last over frames."""
         drawer = VideoVisualizer(for_drawing(self.metadata), self.instance_mode)
+        tracks = ColorTracks()
         frames: deque[np.ndarray] = deque()  # read but not yet drawn
 
         def reading() -> Iterator[np.ndarray]:
@@ -68,21 +72,41 @@ class VisualizationDemo:
                 yield frame
 
         for predictions in self.predictor.stream(reading(), batch_size=batch_size):
-            yield self._draw_frame(drawer, frames.popleft(), predictions)
+            yield self._draw_frame(drawer, tracks, frames.popleft(), predictions)
 
-    def _draw_frame(self, drawer: VideoVisualizer, frame: np.ndarray, predictions: dict):
+    def _draw_frame(
+        self, drawer: VideoVisualizer, tracks: ColorTracks, frame: np.ndarray, predictions: dict
+    ) -> np.ndarray:
         rgb = cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
         if "panoptic_seg" in predictions:
             panoptic_seg, segments_info = predictions["panoptic_seg"]
-            drawn = drawer.draw_panoptic_seg_predictions(rgb, panoptic_seg.cpu(), segments_info)
+            panoptic_seg = panoptic_seg.cpu()
+            stuff = [s for s in segments_info if not s["isthing"]]
+            things = [s for s in segments_info if s["isthing"]]
+            drawn = drawer.draw_panoptic_seg_predictions(rgb, panoptic_seg, stuff)
+            instances = Instances(tuple(panoptic_seg.shape))
+            ids = torch.tensor([s["id"] for s in things], dtype=panoptic_seg.dtype)
+            instances.pred_masks = panoptic_seg[None] == ids[:, None, None]
+            instances.pred_classes = torch.tensor([s["category_id"] for s in things])
+            if self._color(instances, tracks):
+                drawn = drawer.draw_instance_predictions(drawn.get_image(), instances)
         elif "instances" in predictions:
             kept = drawable_instances(
                 predictions["instances"], self.metadata, self.confidence_threshold
             )
+            self._color(kept, tracks)
             drawn = drawer.draw_instance_predictions(rgb, kept)
         else:
             drawn = drawer.draw_sem_seg(rgb, predictions["sem_seg"].argmax(dim=0).cpu())
         return cv2.cvtColor(drawn.get_image(), cv2.COLOR_RGB2BGR)
+
+    def _color(self, instances: Instances, tracks: ColorTracks) -> bool:
+        """Sets the field ``COLOR``, which the visualizer takes; False where there is no object."""
+        masks = instances.pred_masks.numpy() > 0.5
+        colors = tracks.assign(instances.pred_classes.tolist(), masks)
+        if len(instances) and self.instance_mode != ColorMode.SEGMENTATION:
+            instances.COLOR = colors  # in SEGMENTATION mode, classes have colours, not objects
+        return len(instances) > 0
 
 
 def _frames(video: cv2.VideoCapture) -> Iterator[np.ndarray]:
@@ -102,8 +126,6 @@ class AsyncPredictor:
     """
 
     def __init__(self, cfg: CfgNode, num_gpus: int | None = None):
-        import torch
-
         from detectron2.data import MetadataCatalog
 
         gpus = torch.cuda.device_count() if num_gpus is None else num_gpus
