@@ -2,8 +2,8 @@
 
 Each evaluator gets the synthetic predictions of many images (480x640; 100 instance masks an image
 for AP, 16 classes for semantics and panoptics) in a process of its own. What is reported is how
-much resident memory a thousand images add, the time of an image, the time of the final evaluation
-and the peak. Both must give the same metrics, or no figure is printed. detectron2's panoptic
+much resident memory a thousand images add (in the second half), the processor time of an image and
+of the final evaluation, and the peak of all. Both must give the same metrics, or no figure is printed. detectron2's panoptic
 evaluator is left out: it needs panopticapi.
 
   a few minutes:
@@ -17,8 +17,8 @@ import argparse
 import sys
 
 KINDS = ("instances", "semantic", "panoptic")
-_HEAD = ("evaluator", "of", "MiB/1000 images", "ms an image", "evaluation s", "peak MiB")
-_ROW = "{:<11} {:<12} {:>15} {:>12} {:>13} {:>9}"
+_HEAD = ("evaluator", "of", "MiB/1000 images", "CPU ms/image", "evaluate CPU s", "peak MiB")
+_ROW = "{:<11} {:<12} {:>15} {:>13} {:>15} {:>9}"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
