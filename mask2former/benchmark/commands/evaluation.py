@@ -3,8 +3,8 @@
 Each evaluator gets the synthetic predictions of many images (480x640; 100 instance masks an image
 for AP, 16 classes for semantics and panoptics) in a process of its own. What is reported is how
 much resident memory a thousand images add (in the second half), the processor time of an image and
-of the final evaluation, and the peak of all. Both must give the same metrics, or no figure is printed. detectron2's panoptic
-evaluator is left out: it needs panopticapi.
+of the final evaluation, and the peak of all. Both must give the same metrics, or no figure is
+printed. detectron2's panoptic evaluator is left out: it needs panopticapi.
 
   a few minutes:
     python tools/benchmark.py evaluation
