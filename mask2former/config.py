@@ -168,6 +168,10 @@ def _add_swin_keys(cfg: CN) -> None:
     swin.PATCH_NORM = True
     swin.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
     swin.USE_CHECKPOINT = False
+    # -1: everything learns, as published. 0 freezes the patch embedding, 1 also the position
+    # embedding, k > 1 also the first k - 1 stages. The original class has it, its config has not.
+    # [ours]
+    swin.FROZEN_STAGES = -1
     # Semantic attention blocks after each stage. [SeMask]
     swin.SEM_WINDOW_SIZE = 7
     swin.NUM_SEM_BLOCKS = 1

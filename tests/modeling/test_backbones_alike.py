@@ -23,13 +23,12 @@ _SWIN = {
 ADAPTER = "MODEL.VIT_ADAPTER."
 BACKBONES = {
     "resnet": ("R50_tiny", {}, None, None, ("MODEL.BACKBONE.FREEZE_AT", 2, "res2")),
-    "swin": ("R50_tiny", _SWIN, "MODEL.SWIN.DROP_PATH_RATE", "MODEL.SWIN.USE_CHECKPOINT", None),
-    "dinat": (
-        "dinat_tiny",
-        {},
-        "MODEL.DINAT.DROP_PATH_RATE",
-        "MODEL.DINAT.USE_CHECKPOINT",
-        ("MODEL.DINAT.FREEZE_AT", 2, "levels.0"),
+    "swin": (
+        "R50_tiny",
+        _SWIN,
+        "MODEL.SWIN.DROP_PATH_RATE",
+        "MODEL.SWIN.USE_CHECKPOINT",
+        ("MODEL.SWIN.FROZEN_STAGES", 2, "layers.0"),
     ),
     "timm_convnext": (
         "convnext_tiny_timm",

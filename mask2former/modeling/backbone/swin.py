@@ -295,6 +295,7 @@ class D2SwinTransformer(SwinTransformer, Backbone):
             "ape": swin.APE,
             "patch_norm": swin.PATCH_NORM,
             "use_checkpoint": swin.USE_CHECKPOINT,
+            "frozen_stages": swin.FROZEN_STAGES,
             "out_features": swin.OUT_FEATURES,
         }
 
