@@ -75,6 +75,11 @@ def main(argv: list[str] | None = None) -> int:
     """Examines, reports and writes; returns the exit status."""
     args = get_parser().parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    for flag, file in (("--base", args.base), ("--weights", args.weights)):
+        named = file and file not in ("none", "auto") and "://" not in file
+        if named and not Path(file).is_file():
+            print(f"dataset_doctor.py: {flag} {file}: no such file", file=sys.stderr)
+            return 2
     try:
         candidate = detect(args.path, classes=args.classes)
     except (UnknownFormat, OSError) as error:

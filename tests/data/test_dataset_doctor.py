@@ -208,3 +208,34 @@ def test_the_written_config_is_complete_and_loads(tmp_path):
     assert cfg.DATASETS.TEST == ("fence_val",)
     assert abs(cfg.SOLVER.BASE_LR - 2.5e-5) < 1e-9
     assert yaml.safe_load((tmp_path / "out" / "report.json").read_text())["classes"] == ["square"]
+
+
+def test_another_base_gives_its_queries_and_its_rate_in_proportion(tmp_path):
+    coco(tmp_path / "set")
+    base = REPO / "tests/fixtures/engine/tiny.yaml"  # 16 queries, 1e-4 for 2 images
+    flags = ["--output", str(tmp_path / "out"), "--base", str(base), "--batch-size", "6"]
+    assert tool().main([str(tmp_path / "set"), *flags, "--weights", "none"]) == 0
+    text = (tmp_path / "out/config.yaml").read_text()
+    config = yaml.safe_load(text)
+    assert config["MODEL"]["MASK_FORMER"]["NUM_OBJECT_QUERIES"] == 16
+    assert config["SOLVER"]["BASE_LR"] == pytest.approx(3e-4)
+    assert "&id" not in text  # people edit it
+
+
+def test_more_objects_than_the_base_has_queries_get_more(tmp_path):
+    content = coco(tmp_path / "set")
+    first = content["annotations"][0]
+    content["annotations"] += [{**first, "id": 100 + i} for i in range(12)]
+    write(tmp_path / "set", content)
+    base = REPO / "tests/fixtures/engine/tiny.yaml"
+    flags = ["--output", str(tmp_path / "out"), "--base", str(base), "--weights", "none"]
+    tool().main([str(tmp_path / "set"), *flags])
+    config = yaml.safe_load((tmp_path / "out/config.yaml").read_text())
+    assert config["MODEL"]["MASK_FORMER"]["NUM_OBJECT_QUERIES"] == 50
+
+
+@pytest.mark.parametrize("flag", ["--base", "--weights"])
+def test_a_file_that_is_not_there_is_one_line(tmp_path, capsys, flag):
+    coco(tmp_path)
+    assert tool().main([str(tmp_path), flag, "gone.yaml"]) == 2
+    assert f"{flag} gone.yaml: no such file" in capsys.readouterr().err

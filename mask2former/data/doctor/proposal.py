@@ -8,20 +8,22 @@ from typing import Any
 import numpy as np
 import yaml
 
+from detectron2.config import CfgNode, get_cfg
+from detectron2.projects.deeplab import add_deeplab_config
+from mask2former.config import add_maskformer2_config
 from mask2former.data.datasets.custom.spec import is_validation
 
 from .detect import Candidate
 from .survey import Survey
 
 _REPO = Path(__file__).resolve().parents[3]
-# Published configs that the proposals stand on; their learning rate is for 16 images a step.
+# Published configs that the proposals stand on.
 _BASES = {
     "instance": "configs/coco/instance-segmentation/maskformer2_R50_bs16_50ep.yaml",
     "panoptic": "configs/coco/panoptic-segmentation/maskformer2_R50_bs16_50ep.yaml",
     "semantic": "configs/ade20k/semantic-segmentation/maskformer2_R50_bs16_160k.yaml",
 }
 _MAPPERS = {"instance": "coco_instance_lsj", "panoptic": "coco_panoptic_lsj"}
-_PUBLISHED_BATCH, _PUBLISHED_LR = 16, 1e-4
 # Where the published schedules lower the learning rate, as shares of the whole.
 _STEPS = (0.889, 0.963)
 
@@ -36,7 +38,16 @@ class TrainingPlan:
     def text(self) -> str:
         """YAML with the reasons as a head of comments."""
         head = "".join(f"# {key}: {why}\n" for key, why in self.reasons.items())
-        return head + yaml.safe_dump(self.config, sort_keys=False, default_flow_style=None)
+        return head + yaml.dump(
+            self.config, Dumper=_Plain, sort_keys=False, default_flow_style=None
+        )
+
+
+class _Plain(yaml.SafeDumper):
+    """Writes lists that occur twice twice: people edit the file."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
 
 
 def plan_training(
@@ -60,6 +71,9 @@ def plan_training(
         epochs: passes over the training images.
         weights: MODEL.WEIGHTS; None leaves the base's.
         base: another config to stand on.
+
+    Raises:
+        OSError, KeyError, ValueError: the base cannot be read.
     """
     reasons: dict[str, str] = {}
     train = found.splits["train"]
@@ -78,14 +92,18 @@ def plan_training(
         f"{epochs} passes over {count} images in batches of {batch_size}"
         + ("" if iterations > 500 else "; at least 500 steps")
     )
-    learning_rate = _PUBLISHED_LR * batch_size / _PUBLISHED_BATCH
-    reasons["SOLVER.BASE_LR"] = f"1e-4 for {_PUBLISHED_BATCH} images a step, in proportion"
-    period = max(50, iterations // 10)
-    queries = _queries(found.most_objects)
-    reasons["MODEL.MASK_FORMER.NUM_OBJECT_QUERIES"] = (
-        f"at most {found.most_objects} objects in an image; 100 as published, more where needed"
-    )
     path = base or str(_REPO / _BASES[candidate.task])
+    base_cfg = _load(path)
+    base_rate, base_batch = base_cfg.SOLVER.BASE_LR, base_cfg.SOLVER.IMS_PER_BATCH
+    learning_rate = base_rate * batch_size / base_batch
+    reasons["SOLVER.BASE_LR"] = f"{base_rate:g} for {base_batch} images a step, in proportion"
+    period = max(50, iterations // 10)
+    usual = base_cfg.MODEL.MASK_FORMER.NUM_OBJECT_QUERIES
+    queries = _queries(found.most_objects, usual)
+    reasons["MODEL.MASK_FORMER.NUM_OBJECT_QUERIES"] = (
+        f"at most {found.most_objects} objects in an image; "
+        + (f"{usual} as in the base" if queries == usual else "half as many more")
+    )
     config = {
         "_BASE_": os.path.relpath(path, output.parent),
         "MODEL": {
@@ -134,9 +152,18 @@ def _tasks(candidate: Candidate) -> dict[str, bool]:
     return {f"{t.upper()}_ON": t == candidate.task for t in ("semantic", "instance", "panoptic")}
 
 
-def _queries(most_objects: int) -> int:
-    """100 as published; half more than the most objects, in steps of 50, where that is more."""
-    return max(100, -(-round(1.5 * most_objects) // 50) * 50)
+def _queries(most_objects: int, usual: int) -> int:
+    """As in the base; half more than the most objects, in steps of 50, where that is more."""
+    needed = round(1.5 * most_objects)
+    return usual if needed <= usual else -(-needed // 50) * 50
+
+
+def _load(path: str) -> CfgNode:
+    cfg = get_cfg()
+    add_deeplab_config(cfg)
+    add_maskformer2_config(cfg)
+    cfg.merge_from_file(path)
+    return cfg
 
 
 def _input(task: str, sizes: list[tuple[int, int]], reasons: dict[str, str]) -> dict[str, Any]:
