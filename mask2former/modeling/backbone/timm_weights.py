@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +61,7 @@ def check_name(name: str, key: str) -> None:
     architecture = name.split(".")[0]
     if timm.is_model(architecture):
         return
-    stem = architecture.split("_")[0]
-    similar = timm.list_models(f"{stem}*")[:6]
+    similar = get_close_matches(architecture, timm.list_models(), n=5)
     hint = f"Similar: {', '.join(similar)}. " if similar else ""
     raise BackboneError(
         f"{key}: timm {timm.__version__} has no model {name!r}. {hint}"
