@@ -80,7 +80,8 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(evaluation.summary)
-    numbers = " ".join(f"{m} {100 * value:.3f}" for m, value in zip(METRICS, evaluation.stats))
+    percent = [100 * value if value >= 0 else float("nan") for value in evaluation.stats]
+    numbers = " ".join(f"{metric} {value:.3f}" for metric, value in zip(METRICS, percent))
     print(f"{args.iou_type}: {numbers}")
     return 0
 

@@ -156,7 +156,9 @@ def _fast(ground_truth, results, iou_type, limits, image_ids, overlaps=None, lvi
         known = {(number[image_id], category): v for (image_id, category), v in overlaps.items()}
         evaluation.computeIoU = lambda *pair: known.get(pair, [])
     evaluation.run()
-    return evaluation.eval["precision"], "\n".join(line for line in lines if "@[" in line)
+    # Without two recalls that COCO's own summary does not have.
+    shown = [line for line in lines if "(AP)" in line or ("(AR)" in line and "0.50:0.95" in line)]
+    return evaluation.eval["precision"], "\n".join(shown)
 
 
 def _ids(ground_truth: dict) -> list:

@@ -56,7 +56,7 @@ def instance_matches(
     areas = all_areas[ids]
     column_of = np.zeros(len(all_areas), np.int64)
     column_of[ids] = np.arange(len(ids))
-    index = torch.from_numpy(column_of[gt.reshape(-1)])
+    index = column_of[gt]  # [H, W]
     void = np.isin(ids, [label.id for label in all_labels if label.ignoreInEval])
 
     truth: dict[str, list[dict]] = {name: [] for name in evaluated}
@@ -81,11 +81,10 @@ def instance_matches(
     for mask, label, score in zip(masks, labels, scores):
         if label is None or label.name not in predicted:
             continue
-        inside = index[(mask != 0).cpu().reshape(-1)]
-        area = len(inside)
+        overlaps = _overlaps(index, (mask != 0).cpu().numpy(), len(ids))
+        area = int(overlaps.sum())
         if not area:
             continue
-        overlaps = torch.bincount(inside, minlength=len(ids)).numpy()
         prediction = {
             "labelID": label.id,
             "pixelCount": area,
@@ -100,6 +99,17 @@ def instance_matches(
                 matched.append({**other, "intersection": intersection})
         predicted[label.name].append({**prediction, "matchedGt": matched})
     return {"groundTruth": truth, "prediction": predicted}
+
+
+def _overlaps(index: np.ndarray, mask: np.ndarray, count: int) -> np.ndarray:
+    """Pixels of a mask on each of ``count`` regions; only the mask's box is looked at."""
+    rows = np.flatnonzero(mask.any(1))
+    if not len(rows):
+        return np.zeros(count, np.int64)
+    box = slice(rows[0], rows[-1] + 1)
+    columns = np.flatnonzero(mask[box].any(0))
+    box = box, slice(columns[0], columns[-1] + 1)
+    return np.bincount(index[box][mask[box]], minlength=count)
 
 
 def pixel_counts(
