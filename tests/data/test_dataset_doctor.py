@@ -239,3 +239,24 @@ def test_a_file_that_is_not_there_is_one_line(tmp_path, capsys, flag):
     coco(tmp_path)
     assert tool().main([str(tmp_path), flag, "gone.yaml"]) == 2
     assert f"{flag} gone.yaml: no such file" in capsys.readouterr().err
+
+
+def test_only_formats_that_can_be_divided_are_promised_a_division(tmp_path):
+    coco(tmp_path)
+    candidate = detect(tmp_path)
+    whole = survey(candidate, progress=False)
+    assert "PART" in whole.findings["no-validation"].remedy
+    file = tmp_path / "annotations" / "panoptic_train.json"
+    content = {
+        "images": [{"id": 0, "file_name": "train0.png", "width": 32, "height": 24}],
+        "annotations": [{"image_id": 0, "file_name": "0.png", "segments_info": [
+            {"id": 1, "category_id": 1, "area": 768, "bbox": [0, 0, 32, 24], "iscrowd": 0}
+        ]}],
+        "categories": [{"id": 1, "name": "square", "isthing": 1}],
+    }  # fmt: skip
+    file.write_text(json.dumps(content))
+    masks = tmp_path / "annotations" / "panoptic_train"
+    masks.mkdir()
+    Image.new("RGB", (32, 24), (1, 0, 0)).save(masks / "0.png")
+    found = survey(detect(file), progress=False)
+    assert "training images" in found.findings["no-validation"].remedy

@@ -87,7 +87,7 @@ def survey(candidate: Candidate, *, progress: bool = True) -> Survey:
         result.splits[role] = split
         check = _record_check(candidate, spec, split, result.findings)
         _survey_split(role, split, check, result.findings, progress)
-    _check_whole(result)
+    _check_whole(result, candidate.task)
     return result
 
 
@@ -225,7 +225,7 @@ def _check_repeated(
         )
 
 
-def _check_whole(result: Survey) -> None:
+def _check_whole(result: Survey, task: str) -> None:
     findings = result.findings
     train = result.splits.get("train")
     if train is None:
@@ -236,7 +236,9 @@ def _check_whole(result: Survey) -> None:
             "no-validation",
             Severity.INFO,
             "there are no images for validation",
-            "the config holds out a tenth by name (PART, VAL_SHARE)",
+            "set some aside in a file of their own: the config evaluates on the training images"
+            if task == "panoptic"
+            else "the config holds out a tenth by name (PART, VAL_SHARE)",
         )
     for role in held_out:
         other = result.splits[role]
