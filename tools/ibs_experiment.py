@@ -95,7 +95,9 @@ def prepare(args: argparse.Namespace) -> Path:
 def train(args: argparse.Namespace, root: Path, variant: str, seed: int) -> dict[str, float]:
     """One run; returns its metrics. A finished run is not repeated."""
     config, overrides = VARIANTS[variant]
-    folder = (args.output / f"{re.sub(r'[^a-z]+', '_', variant.lower()).strip('_')}_seed{seed}").resolve()
+    folder = (
+        args.output / f"{re.sub(r'[^a-z]+', '_', variant.lower()).strip('_')}_seed{seed}"
+    ).resolve()
     if not (folder / "finished").exists():
         weights = str(Path(args.weights).resolve()) if args.weights else ""
         run_script(
