@@ -34,7 +34,7 @@ import mask2former  # noqa: F401 - registers models and data sets
 from mask2former.data.cvat import CvatMask
 from mask2former.engine.setup import load_config
 from mask2former.inference import Predictor
-from mask2former.inference.annotation import ProposalOptions, proposals_of
+from mask2former.inference.annotation import MergeOptions, ProposalOptions, proposals_of
 from mask2former.inference.annotation.polygons import mask_to_polygons
 from mask2former.inference.annotation.proposals import TASKS, class_names
 
@@ -92,7 +92,9 @@ class Mask2FormerFunction:
                 continue
             label = self._ids[proposal.label]
             if context.conv_mask_to_poly:
-                polygons = mask_to_polygons(proposal.pixels(height, width), self._simplify)
+                polygons = mask_to_polygons(
+                    proposal.pixels(height, width), self._simplify, MergeOptions.least_part
+                )
                 shapes += [cvataa.polygon(label, p.ravel().tolist()) for p in polygons]
             else:
                 shapes.append(cvataa.mask(label, _points(proposal.mask)))

@@ -100,6 +100,14 @@ def get_parser() -> argparse.ArgumentParser:
         help="polygons: error of their simplification in pixels (default: %(default)s)",
     )
     add(
+        "--min-part",
+        type=float,
+        default=0.05,
+        metavar="SHARE",
+        help="polygons: parts of an object smaller than this share of its largest part are left "
+        "out (default: %(default)s; 0 keeps all)",
+    )
+    add(
         "--class-threshold",
         action="append",
         default=[],
@@ -194,6 +202,7 @@ def _run(args: argparse.Namespace) -> Summary:
         max_overlap=args.max_overlap,
         shape=args.shape,
         tolerance=args.simplify,
+        least_part=args.min_part,
         z_order=args.z_order,
         score_attribute=_declared(attributes, ("score", "confidence")),
         model_attribute=_declared(attributes, ("model", "model_name")),

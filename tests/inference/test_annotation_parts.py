@@ -104,3 +104,13 @@ def test_a_mask_too_small_for_the_tolerance_keeps_an_outline():
     mask[7:9, 4:6] = True
     (outline,) = mask_to_polygons(mask, tolerance=5.0)
     assert polygons_to_mask([outline], 20, 20)[7:9, 4:6].all()
+
+
+def test_specks_beside_an_object_are_left_out_but_real_parts_stay():
+    mask = np.zeros((60, 60), dtype=bool)
+    mask[5:35, 5:35] = mask[40:55, 40:50] = True  # 900 and 150 pixels
+    mask[50:53, 5:8] = True  # 9
+    assert len(mask_to_polygons(mask, tolerance=1)) == 3
+    kept = mask_to_polygons(mask, tolerance=1, least_part=0.05)
+    assert len(kept) == 2
+    assert overlap(mask, polygons_to_mask(kept, 60, 60)) > 0.95

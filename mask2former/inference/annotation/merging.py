@@ -31,6 +31,7 @@ class MergeOptions:
             left out; 1 keeps all.
         shape: "mask" or "polygon".
         tolerance: polygons: error of the simplification in pixels.
+        least_part: polygons: parts below this share of the largest part's area are left out.
         z_order: "score": better proposals lie on top; "zero": all at 0, as published.
         source: the attribute ``source`` of new shapes.
         score_attribute, model_attribute: label -> name of the attribute that takes the score or
@@ -42,6 +43,7 @@ class MergeOptions:
     max_overlap: float = 0.5
     shape: str = "mask"
     tolerance: float = 1.0
+    least_part: float = 0.05
     z_order: str = "score"
     source: str = "semi-auto"
     score_attribute: dict[str, str] = field(default_factory=dict)
@@ -168,7 +170,7 @@ def _shapes(
     if options.shape == "mask":
         return [NewShape("mask", {**head, **proposal.mask.attributes, **tail}, values)]
     pixels = proposal.pixels(height, width)
-    polygons = mask_to_polygons(pixels, options.tolerance)
+    polygons = mask_to_polygons(pixels, options.tolerance, options.least_part)
     report.polygon_ious.append(overlap(pixels, polygons_to_mask(polygons, height, width)))
     return [
         NewShape("polygon", {**head, "points": _points(polygon), **tail}, values)

@@ -11,7 +11,9 @@ _ENLARGE = 4
 _LARGE = 1 << 21  # pixels of a box above which a mask is enlarged less
 
 
-def mask_to_polygons(mask: np.ndarray, tolerance: float = 1.0) -> list[np.ndarray]:
+def mask_to_polygons(
+    mask: np.ndarray, tolerance: float = 1.0, least_part: float = 0.0
+) -> list[np.ndarray]:
     """Outlines of a mask's parts.
 
     CVAT's polygons have no holes: a hole is joined to the outline by a cut of no width, which fills
@@ -21,6 +23,8 @@ def mask_to_polygons(mask: np.ndarray, tolerance: float = 1.0) -> list[np.ndarra
         mask: [H, W], non-zero is foreground.
         tolerance: largest distance in pixels between an outline and its simplified form; 0 keeps
             every corner.
+        least_part: parts of less than this share of the largest part's area are left out: specks
+            that somebody would have to delete one by one.
 
     Returns:
         one float64 array [N, 2] of x, y a part, larger parts first; coordinates are continuous:
@@ -55,7 +59,8 @@ def mask_to_polygons(mask: np.ndarray, tolerance: float = 1.0) -> list[np.ndarra
         return mask_to_polygons(mask, 0.0)[:1]
     height, width = mask.shape
     polygons = [p.clip((0, 0), (width, height)) for p in polygons]
-    return sorted(polygons, key=_area, reverse=True)
+    polygons.sort(key=_area, reverse=True)
+    return [p for p in polygons if _area(p) >= least_part * _area(polygons[0])]
 
 
 def polygons_to_mask(polygons: Sequence[np.ndarray], height: int, width: int) -> np.ndarray:
