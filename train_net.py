@@ -14,6 +14,7 @@ from detectron2.engine import default_argument_parser
 from detectron2.evaluation import verify_results
 from detectron2.utils import comm
 from mask2former.engine import Checkpointer, Trainer, run, setup
+from mask2former.modeling.fast_inference import prepare_for_inference
 
 
 def main(args: argparse.Namespace) -> dict | None:
@@ -27,6 +28,7 @@ def main(args: argparse.Namespace) -> dict | None:
     model = Trainer.build_model(cfg)
     checkpointer = Checkpointer(model, cfg.OUTPUT_DIR, strict=True)
     checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
+    prepare_for_inference(model, cfg)
     results = Trainer.test(cfg, model)
     if cfg.TEST.AUG.ENABLED:
         results.update(Trainer.test_with_TTA(cfg, model))

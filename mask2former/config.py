@@ -31,6 +31,7 @@ def add_maskformer2_config(cfg: CN) -> None:
     _add_robustness_keys(cfg)
     _add_evaluation_keys(cfg)
     _add_prediction_dump_keys(cfg)
+    _add_speed_keys(cfg)
 
 
 def _add_input_keys(cfg: CN) -> None:
@@ -304,3 +305,10 @@ def _add_prediction_dump_keys(cfg: CN) -> None:
     cfg.SAVE_DIR = "predictions"
     cfg.SAVE_DIR_NAME = ""
     cfg.SAVE_PREDICTIONS = False
+
+
+def _add_speed_keys(cfg: CN) -> None:
+    # The demo, the annotation tools and --eval-only fold the backbone's batch norms and run
+    # convolutional backbones channels-last. False: neither, and the ops' readable references
+    # instead of their compiled kernels, to compare with. See docs/performance.md. [ours]
+    cfg.MODEL.FAST = True

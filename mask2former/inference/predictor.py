@@ -11,6 +11,7 @@ from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.modeling import build_model
 from mask2former.data.datasets.custom import register_custom_datasets
+from mask2former.modeling.fast_inference import prepare_for_inference
 
 from .tiling import tiled
 
@@ -43,7 +44,7 @@ class Predictor:
         checkpointer = _Checkpointer(self.model)
         checkpointer.load(self.cfg.MODEL.WEIGHTS)
         self.untrained = checkpointer.untrained
-        self.model = tiled(self.model, self.cfg)
+        self.model = tiled(prepare_for_inference(self.model, self.cfg), self.cfg)
         register_custom_datasets(self.cfg, need_files=False)
         names = self.cfg.DATASETS.TEST or self.cfg.DATASETS.TRAIN
         self.metadata = MetadataCatalog.get(names[0] if names else "__unnamed__")
