@@ -147,7 +147,9 @@ def _fast(ground_truth, results, iou_type, limits, image_ids, overlaps=None, lvi
     images = [{**image, "id": number[image["id"]]} for image in ground_truth["images"]]
     annotations = _renumbered(ground_truth.get("annotations", []), number)
     gt = COCO({**ground_truth, "images": images, "annotations": annotations})
-    dt = gt.loadRes(_renumbered(results, number))
+    for result in results:  # which are copies already
+        result["image_id"] = number[result["image_id"]]
+    dt = gt.loadRes(results)
     evaluation = COCOeval_faster(gt, dt, iou_type, print_function=lines.append, lvis_style=lvis)
     evaluation.params.maxDets = limits
     if image_ids is not None:
