@@ -35,9 +35,7 @@ SOURCES = {
         ("cuda", [OPS / f"csrc/{op}_cuda.cu"]),
     )
 }
-SOURCES["neighborhood_attention", "cuda"].append(
-    OPS / "csrc/neighborhood_attention_cuda_kernels.h"
-)
+SOURCES["neighborhood_attention", "cuda"].append(OPS / "csrc/neighborhood_attention_cuda_kernels.h")
 # From Volta to Blackwell; nvcc is asked which of them it knows.
 USUAL_CUDA_ARCHITECTURES = ["7.0", "7.5", "8.0", "8.6", "8.9", "9.0", "10.0", "12.0"]
 
