@@ -53,15 +53,17 @@ def test_setup_succeeds_when_nothing_can_be_built(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_compiler_at_hand_builds_a_library_that_loads(build_ops, tmp_path, capsys):
+@pytest.mark.parametrize("op", ["ms_deform_attn", "neighborhood_attention"])
+def test_a_compiler_at_hand_builds_a_library_that_loads(op, build_ops, tmp_path, capsys):
     target = tmp_path / "kernels.so"
-    if not build_ops.build_library("cpu", target):
+    if not build_ops.build_library("cpu", target, op):
         pytest.skip(capsys.readouterr().out)
     assert ctypes.CDLL(str(target)).mask2former_cpu_abi() > 0
 
 
 @pytest.mark.slow
-def test_the_cuda_kernels_compile(build_ops, monkeypatch, tmp_path, capsys):
+@pytest.mark.parametrize("op", ["ms_deform_attn", "neighborhood_attention"])
+def test_the_cuda_kernels_compile(op, build_ops, monkeypatch, tmp_path, capsys):
     """Wherever there is a toolkit, GPU or not."""
     homes = [Path(os.environ.get("CUDA_HOME", "/nowhere")), *Path("/usr/local").glob("cuda*")]
     homes = [home for home in homes if (home / "bin" / "nvcc").exists()]
@@ -70,7 +72,7 @@ def test_the_cuda_kernels_compile(build_ops, monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("CUDA_HOME", str(homes[0]))
     monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", "9.0")
     target = tmp_path / "kernels.so"
-    assert build_ops.build_library("cuda", target), capsys.readouterr().out
+    assert build_ops.build_library("cuda", target, op), capsys.readouterr().out
     assert ctypes.CDLL(str(target)).mask2former_cuda_abi() > 0
 
 
