@@ -1,0 +1,86 @@
+"""Post-processing written out plainly, as published: full-size masks, a loop over queries."""
+
+from collections.abc import Collection
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mask2former.modeling.postprocessing import Frame, Settings
+
+
+def full_size_masks(masks: Tensor, frame: Frame) -> Tensor:
+    """[Q, h, w] -> [Q, H, W]: to the padded size, cropped to the image, to the output size."""
+    masks = F.interpolate(masks[None], frame.padded, mode="bilinear", align_corners=False)
+    masks = masks[..., : frame.valid[0], : frame.valid[1]]
+    return F.interpolate(masks, frame.output, mode="bilinear", align_corners=False)[0]
+
+
+def segment_plainly(logits: Tensor, masks: Tensor, frame: Frame, settings: Settings) -> dict:
+    """One image; arguments and result as of :func:`mask2former.modeling.postprocessing.segment`.
+
+    ``instances`` is a dict of ``masks`` (bool), ``scores`` and ``classes``, sorted by score.
+    """
+    masks = full_size_masks(masks, frame)
+    result = {}
+    if settings.semantic:
+        result["sem_seg"] = _semantic(logits, masks)
+    if settings.panoptic:
+        result["panoptic_seg"] = _panoptic(logits, masks, settings)
+    if settings.instance:
+        result["instances"] = _instances(logits, masks, settings)
+    return result
+
+
+def _semantic(logits: Tensor, masks: Tensor) -> Tensor:
+    return torch.einsum("qc,qhw->chw", logits.softmax(-1)[:, :-1], masks.sigmoid())
+
+
+def _panoptic(logits: Tensor, masks: Tensor, settings: Settings) -> tuple[Tensor, list[dict]]:
+    scores, labels = logits.softmax(-1).max(-1)
+    keep = (labels != logits.shape[1] - 1) & (scores > settings.object_mask_threshold)
+    scores, labels, probs = scores[keep], labels[keep], masks.sigmoid()[keep]
+    ids = torch.zeros(masks.shape[1:], dtype=torch.int32, device=masks.device)
+    segments: list[dict] = []
+    if not len(probs):
+        return ids, segments
+    winner = (scores[:, None, None] * probs).argmax(0)
+    stuff: dict[int, int] = {}
+    for rank in range(len(probs)):
+        category = labels[rank].item()
+        is_thing = category in settings.things
+        original = (probs[rank] >= 0.5).sum().item()
+        won = (winner == rank).sum().item()
+        mask = (winner == rank) & (probs[rank] >= 0.5)
+        if not (won > 0 and original > 0 and mask.sum().item() > 0):
+            continue
+        if won / original < settings.overlap_threshold:
+            continue
+        if not is_thing and category in stuff:
+            ids[mask] = stuff[category]
+            continue
+        segments.append({"id": len(segments) + 1, "isthing": is_thing, "category_id": category})
+        ids[mask] = len(segments)
+        if not is_thing:
+            stuff[category] = len(segments)
+    return ids, segments
+
+
+def _instances(logits: Tensor, masks: Tensor, settings: Settings) -> dict[str, Tensor]:
+    probs = logits.softmax(-1)[:, :-1]
+    scores, pairs = probs.flatten().topk(min(settings.topk, probs.numel()))
+    queries, classes = pairs // probs.shape[1], pairs % probs.shape[1]
+    if settings.only_things:
+        keep = _are_things(classes, settings.things)
+        scores, queries, classes = scores[keep], queries[keep], classes[keep]
+    masks = masks[queries]
+    binary = (masks > 0).float()
+    inside = (masks.sigmoid() * binary).flatten(1).sum(1)
+    scores = scores * inside / (binary.flatten(1).sum(1) + 1e-6)
+    order = scores.argsort(descending=True)
+    return {"masks": binary[order] > 0, "scores": scores[order], "classes": classes[order]}
+
+
+def _are_things(classes: Tensor, things: Collection[int]) -> Tensor:
+    # One look-up an instance, as published.
+    return torch.tensor([c.item() in things for c in classes], dtype=torch.bool)
