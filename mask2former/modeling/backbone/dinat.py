@@ -10,6 +10,7 @@ from torch.utils.checkpoint import checkpoint
 from detectron2.config import configurable
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone, ShapeSpec
 
+from ..errors import BackboneError
 from .dinat_blocks import ConvDownsampler, ConvTokenizer, NATLayer, NeighborhoodAttention2D
 
 __all__ = ["D2DiNAT", "DiNAT", "NATBlock", "NATLayer", "NeighborhoodAttention2D"]
@@ -97,20 +98,20 @@ class DiNAT(nn.Module):
             use_checkpoint: trade a second forward of the layers for memory.
 
         Raises:
-            ValueError: if the lists differ in length, or a stage is unknown.
+            BackboneError: if the lists differ in length, or a stage is unknown.
         """
         super().__init__()
         stages = len(depths)
         if len(num_heads) != stages:
-            raise ValueError(
+            raise BackboneError(
                 f"MODEL.DINAT.DEPTHS {list(depths)} and MODEL.DINAT.NUM_HEADS {list(num_heads)} "
                 "must name the same number of stages"
             )
         _check_dilations(dilations, depths)
         if not out_indices or not all(0 <= i < stages for i in out_indices):
-            raise ValueError(f"out_indices {list(out_indices)} not within {stages} stages")
+            raise BackboneError(f"out_indices {list(out_indices)} not within {stages} stages")
         if not 0 <= freeze_at <= stages + 1:
-            raise ValueError(
+            raise BackboneError(
                 f"MODEL.DINAT.FREEZE_AT must be from 0 to {stages + 1}, got {freeze_at}"
             )
         self.out_indices = tuple(sorted(out_indices))
@@ -180,14 +181,14 @@ class DiNAT(nn.Module):
 
 def _check_dilations(dilations: Sequence[Sequence[int]] | None, depths: Sequence[int]) -> None:
     if dilations is None:
-        raise ValueError(
+        raise BackboneError(
             "MODEL.DINAT.DILATIONS is not set. It has a list per stage with a dilation per layer: "
             f"for DEPTHS {list(depths)}, lists of {', '.join(map(str, depths))} numbers; all 1 for "
             "NAT (the published DiNAT configs show DiNAT's)"
         )
     lengths = [len(stage) for stage in dilations]
     if lengths != list(depths):
-        raise ValueError(
+        raise BackboneError(
             f"MODEL.DINAT.DILATIONS has {lengths} dilations per stage, but MODEL.DINAT.DEPTHS is "
             f"{list(depths)}"
         )
@@ -213,12 +214,12 @@ class D2DiNAT(DiNAT, Backbone):
             dinat_options: the keywords of ``DiNAT`` except ``out_indices``.
 
         Raises:
-            ValueError: for an unknown feature name.
+            BackboneError: for an unknown feature name.
         """
         names = [f"res{i + 2}" for i in range(len(dinat_options.get("depths", (3, 4, 18, 5))))]
         unknown = [name for name in out_features if name not in names]
         if unknown or not out_features:
-            raise ValueError(
+            raise BackboneError(
                 f"MODEL.DINAT.OUT_FEATURES {list(out_features)} must be chosen from {names}"
             )
         super().__init__(out_indices=[names.index(name) for name in out_features], **dinat_options)

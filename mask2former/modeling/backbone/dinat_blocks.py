@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from mask2former.ops import neighborhood_attention_2d
 
+from ..errors import BackboneError
 from .swin_blocks import DropPath, Mlp
 
 
@@ -45,13 +46,15 @@ class NeighborhoodAttention2D(nn.Module):
         """
         super().__init__()
         if dim % num_heads:
-            raise ValueError(f"dim ({dim}) must be divisible by num_heads ({num_heads})")
+            raise BackboneError(f"dim ({dim}) must be divisible by num_heads ({num_heads})")
         if kernel_size < 1 or kernel_size % 2 == 0:
-            raise ValueError(
+            raise BackboneError(
                 f"MODEL.DINAT.KERNEL_SIZE (kernel_size) must be odd and positive, got {kernel_size}"
             )
         if dilation < 1:
-            raise ValueError(f"MODEL.DINAT.DILATIONS (dilation) must be at least 1, got {dilation}")
+            raise BackboneError(
+                f"MODEL.DINAT.DILATIONS (dilation) must be at least 1, got {dilation}"
+            )
         self.num_heads = num_heads
         self.kernel_size = kernel_size
         self.dilation = dilation
