@@ -4,6 +4,11 @@ from torch import Tensor
 
 # Of the largest value of a tensor; PERFORMANCE: logits 1e-4.
 TOLERANCE = 1e-4
+# The total loss, and the norm of all gradients, with the same random points.
+TOLERANCE_LOSS = 1e-5
+# The total loss where points are chosen by uncertainty: those that tie change places.
+TOLERANCE_UNCERTAIN = 1e-4
+TOLERANCE_GRADIENT = 1e-3
 # Of its norm, where both compute in 16 bits: attention masks are thresholded, so that single
 # values may differ by anything.
 TOLERANCE_16_BIT = 0.15
