@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     import dataclasses
 
     from mask2former.benchmark.cli import write_json
-    from mask2former.benchmark.networks import parity, training
+    from mask2former.benchmark.networks import training
     from mask2former.benchmark.networks.building import build_network
     from mask2former.benchmark.networks.reporting import memory_lines, timing_lines
     from mask2former.benchmark.networks.setting import FLOAT32

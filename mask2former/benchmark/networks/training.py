@@ -75,9 +75,9 @@ class Reference(Ours):
     def _prepare(self, cfg: CfgNode) -> None:
         pass
 
-    def __call__(self) -> Tensor:
+    def loss(self) -> Tensor:
         with use_implementation("reference"):
-            return super().__call__()
+            return super().loss()
 
 
 class Transformers(Ours):
