@@ -1,6 +1,8 @@
 # make quickstart   install, train on the synthetic set, evaluate, draw pictures (about 10 minutes)
 # make web          the quickstart's model in the browser (WEB_ARGS="--port 8080")
 # make test         install if needed, run all tests
+# make bench        speed and memory against transformers and readable code: output/bench.md
+# make bench-gpu    GPU tests, then the same on one GPU, with the CUDA torch of PYTHON
 # make lint         ruff, formatting included
 # make install      only the virtual environment .venv
 SHELL  := /bin/bash
@@ -16,7 +18,7 @@ QUICKSTART_OUTPUT ?= output/quickstart
 
 OPS_SOURCES := $(wildcard mask2former/ops/csrc/*) build_ops.py
 
-.PHONY: install quickstart web test lint format clean
+.PHONY: install quickstart web test bench bench-gpu lint format clean
 
 install: $(STAMP)
 
@@ -37,6 +39,21 @@ web: $(STAMP)
 # One thread a worker: the tests' models are tiny, and as many workers as cores run side by side.
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(CORES) --dist worksteal -q
+
+bench: $(STAMP)
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python tools/benchmark.py table --output output/bench.md
+
+# On a machine that has a GPU, CUDA torch in PYTHON, and nothing else: no virtual environment, so that
+# torch stays the one that is there; what else is missing is installed into PYTHON.
+bench-gpu: export PYTHONPATH := $(CURDIR):$(CURDIR)/d2lite
+bench-gpu:
+	@$(PYTHON) -c "import sys, torch; sys.exit(None if torch.cuda.is_available() else \
+	'make bench-gpu: torch of $(PYTHON) finds no GPU; give another with PYTHON=...')"
+	$(PYTHON) -c "import fvcore, timm, pytest, transformers, cv2" 2>/dev/null || \
+	grep -v -E '^(torch|torchvision)=' requirements.txt | $(PYTHON) -m pip install -q -r /dev/stdin
+	$(PYTHON) build_ops.py
+	$(PYTHON) -m pytest -q -m gpu tests
+	$(PYTHON) tools/benchmark.py table --device cuda --output output/bench-gpu.md
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

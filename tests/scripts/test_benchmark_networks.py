@@ -2,11 +2,13 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 import torch
 
 from mask2former.benchmark import cli
+from mask2former.benchmark.commands import table
 from mask2former.benchmark.evaluators import panoptic_reference
 from mask2former.benchmark.networks import (
     building,
@@ -209,3 +211,36 @@ def test_peak_memory_is_what_a_call_adds():
 def test_settings_name_what_is_missing():
     with pytest.raises(ConfigError, match="no such file"):
         setting(config_file="nowhere.yaml").config()
+
+
+class TestTable:
+    def test_measurements_become_lines_of_markdown(self, tmp_path, capsys):
+        path = tmp_path / "new" / "bench.md"
+        assert cli.main(["table", "--only", "Panoptic evaluation", "--output", str(path)]) == 0
+        assert "| Panoptic evaluation | plain | " in path.read_text()
+
+    def test_a_failure_is_a_line_too(self, tmp_path, monkeypatch):
+        row = table.Row("Broken", ("infer", "--config-file", "nowhere.yaml"))
+        monkeypatch.setattr(table, "CPU", (row,))
+        path = tmp_path / "bench.md"
+        assert cli.main(["table", "--output", str(path)]) == 1
+        assert "nowhere.yaml: no such file" in path.read_text()
+
+    def test_every_command_line_of_it_is_possible(self):
+        parser = cli.get_parser()
+        for row in (*table.CPU, *table.CUDA):
+            args = parser.parse_args(row.arguments)
+            config = getattr(args, "config_file", None)
+            assert config is None or Path(config).is_file()
+
+    def test_memory_and_peak_are_shown(self):
+        ratio = {"median": 2.0, "min": 1.5, "max": 2.5}
+        result = {
+            "ratios": {"transformers": ratio},
+            "extra_mebibytes": {"mask2former": 30.0, "transformers": 60.0},
+            "fraction_of_peak": {"median": 0.7, "min": 0.6, "max": 0.8},
+        }
+        assert table.table_rows("R50", result) == [
+            "| R50 | transformers | 2.00x (1.50-2.50) | 0.50 of it |",
+            "| R50 | matrix products | 0.70 (0.60-0.80) of their speed | |",
+        ]

@@ -11,7 +11,7 @@ TOLERANCE_UNCERTAIN = 1e-4
 TOLERANCE_GRADIENT = 1e-3
 # Of its norm, where both compute in 16 bits: attention masks are thresholded, so that single
 # values may differ by anything.
-TOLERANCE_16_BIT = 0.15
+TOLERANCE_16_BIT = 0.1
 # Share of pixels at which two label maps agree.
 MAP_AGREEMENT = 0.9999
 
