@@ -214,7 +214,9 @@ def test_settings_name_what_is_missing():
 
 
 class TestTable:
-    def test_measurements_become_lines_of_markdown(self, tmp_path, capsys):
+    def test_measurements_become_lines_of_markdown(self, tmp_path, monkeypatch):
+        row = table.Row("Panoptic evaluation", ("eval", "--images", "1", "--rounds", "1"))
+        monkeypatch.setattr(table, "CPU", (row,))
         path = tmp_path / "new" / "bench.md"
         assert cli.main(["table", "--only", "Panoptic evaluation", "--output", str(path)]) == 0
         assert "| Panoptic evaluation | plain | " in path.read_text()
