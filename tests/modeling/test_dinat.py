@@ -18,7 +18,7 @@ from mask2former.utils.op_counts import count_flops
 
 ROOT = Path(__file__).parents[2]
 FACTS = json.loads(
-    gzip.decompress((ROOT / "tests/fixtures/modeling/state_dicts_dinat.json.gz").read_bytes())
+    gzip.decompress((ROOT / "tests/fixtures/modeling/dinat_state_dicts.json.gz").read_bytes())
 )
 PUBLISHED = sorted(ROOT.glob("configs/*/*/dinat/*.yaml"))
 TINY = dict(
