@@ -5,7 +5,6 @@ of one pass for every pair of masks.
 """
 
 import numpy as np
-import torch
 from PIL import Image
 
 from .errors import EvaluationError
@@ -30,7 +29,7 @@ def read_labels(path: str) -> np.ndarray:
 
 def instance_matches(
     gt: np.ndarray,
-    masks: torch.Tensor,
+    masks: np.ndarray,
     labels: list,
     scores: list[float],
     evaluated: list[str],
@@ -40,7 +39,7 @@ def instance_matches(
 
     Args:
         gt: int32 ``[H, W]`` instance ids.
-        masks: ``[N, H, W]``, not zero on the object.
+        masks: bool ``[N, H, W]``.
         labels: the scripts' label of each mask; None: of no class.
         scores: of each mask.
         evaluated: names of the classes that count.
@@ -81,7 +80,7 @@ def instance_matches(
     for mask, label, score in zip(masks, labels, scores):
         if label is None or label.name not in predicted:
             continue
-        overlaps = _overlaps(index, (mask != 0).cpu().numpy(), len(ids))
+        overlaps = _overlaps(index, mask, len(ids))
         area = int(overlaps.sum())
         if not area:
             continue

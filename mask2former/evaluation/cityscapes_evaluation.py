@@ -1,9 +1,9 @@
 """Cityscapes' own scores, by cityscapesscripts' rules, counted while predictions come.
 
 The scripts read every prediction from a PNG and compare masks one by one, after inference and in
-one process. Here each image is counted as it arrives, in the process that predicted it, without any
-file; the counts (whole numbers, equal to those of the scripts) then go through the scripts' own
-functions. Works on CPU, in any number of processes on any number of machines.
+one process. Here each image is counted as it arrives, in threads of the process that predicted it,
+without any file; the counts (whole numbers, equal to those of the scripts) then go through the
+scripts' own functions. Works on CPU, in any number of processes on any number of machines.
 """
 
 import contextlib
@@ -21,8 +21,10 @@ import torch
 
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
+from detectron2.structures import Instances
 from detectron2.utils.file_io import PathManager
 
+from .background import Background
 from .cityscapes_counts import instance_matches, pixel_counts, read_labels
 from .errors import EvaluationError
 from .legacy_numpy import give_legacy_numpy
@@ -66,6 +68,7 @@ class _CityscapesEvaluator(DatasetEvaluator):
 
     def reset(self) -> None:
         self._counted = Spool()
+        self._background = Background(lambda counted: self._counted.extend([counted]))
 
     def process(self, inputs: list[dict], outputs: list[dict]) -> None:
         for record, output in zip(inputs, outputs):
@@ -77,7 +80,8 @@ class _CityscapesEvaluator(DatasetEvaluator):
                     f"{record['file_name']} was predicted, but there is no ground truth "
                     f"{self._gt_dir}/*/{frame}{self._gt_ending}"
                 )
-            self._counted.extend([(frame, self._count(output[self._output], self._gt[frame]))])
+            prediction, size = self._on_the_host(output[self._output])
+            self._background.submit(frame, self._count_frame, frame, prediction, size=size)
 
     def evaluate(self) -> OrderedDict | None:
         """The scores x100 on the main process, None on the others.
@@ -85,6 +89,7 @@ class _CityscapesEvaluator(DatasetEvaluator):
         Raises:
             EvaluationError: frames with ground truth were not predicted.
         """
+        self._background.finish()
         spool = self._counted.gathered()
         if spool is None:
             return None
@@ -107,6 +112,9 @@ class _CityscapesEvaluator(DatasetEvaluator):
         logger.info("Cityscapes scores:\n%s", output.getvalue().strip("\n"))
         return results
 
+    def _count_frame(self, frame: str, prediction) -> tuple:
+        return frame, self._count(prediction, self._gt[frame])
+
 
 class CityscapesInstanceEvaluator(_CityscapesEvaluator):
     """AP and AP50 of instance masks, task ``segm``."""
@@ -121,11 +129,16 @@ class CityscapesInstanceEvaluator(_CityscapesEvaluator):
         names = scripts("helpers.labels").name2label
         self._labels = [names[name] for name in self._metadata.thing_classes]
 
-    def _count(self, instances, gt_path: str) -> dict:
+    def _on_the_host(self, instances: Instances) -> tuple[tuple, int]:
+        masks = (instances.pred_masks != 0).cpu().numpy()
         classes, scores = instances.pred_classes.tolist(), instances.scores.tolist()
+        return (masks, classes, scores), masks.nbytes
+
+    def _count(self, prediction: tuple, gt_path: str) -> dict:
+        masks, classes, scores = prediction
         return instance_matches(
             read_labels(gt_path),
-            instances.pred_masks,
+            masks,
             [self._labels[c] if c < len(self._labels) else None for c in classes],
             scores,
             self._args.instLabels,
@@ -158,8 +171,11 @@ class CityscapesSemSegEvaluator(_CityscapesEvaluator):
                 self._to_id[train_id] = label.id
         self._scripts.generateMatrix(self._args)  # fills args.evalLabels
 
-    def _count(self, scores: torch.Tensor, gt_path: str) -> tuple[np.ndarray, list]:
+    def _on_the_host(self, scores: torch.Tensor) -> tuple[np.ndarray, int]:
         labels = scores.argmax(dim=0).to(torch.uint8).cpu().numpy()
+        return labels, labels.nbytes
+
+    def _count(self, labels: np.ndarray, gt_path: str) -> tuple[np.ndarray, list]:
         instances = read_labels(gt_path.replace("labelIds", "instanceIds"))
         return pixel_counts(self._to_id[labels], read_labels(gt_path), instances, gt_path)
 

@@ -5,13 +5,17 @@ import os
 from collections import OrderedDict
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 
 from detectron2.evaluation import COCOEvaluator as DetectronCOCOEvaluator
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
+from detectron2.structures import Instances
 
 from .average_precision import AveragePrecision, coco_average_precision
+from .background import Background
 from .errors import EvaluationError
+from .run_lengths import encode_masks
 from .spool import Spool, write_json_list
 
 logger = logging.getLogger(__name__)
@@ -19,6 +23,8 @@ logger = logging.getLogger(__name__)
 
 class InstanceSpool:
     """What COCO and LVIS evaluators share: masks are run-length encoded and spooled as they come.
+
+    Encoding runs beside the network; from the device come one byte a pixel, once.
 
     Mixed in before an evaluator that has ``_output_dir``, ``_distributed``.
     """
@@ -28,17 +34,20 @@ class InstanceSpool:
             os.makedirs(self._output_dir, exist_ok=True)
         self._predictions = Spool(self._output_dir)
         self._results: OrderedDict = OrderedDict()
+        self._background = Background(lambda encoded: self._predictions.extend([encoded]))
 
     def process(self, inputs: list[dict], outputs: list[dict]) -> None:
         """Encodes a batch; inputs have ``image_id``, outputs ``instances`` at the image's size."""
         for record, output in zip(inputs, outputs):
             if "instances" in output:
                 image_id = record["image_id"]
-                results = instances_to_coco_json(output["instances"], image_id)
-                self._predictions.extend([{"image_id": image_id, "instances": results}])
+                bare, masks = _on_the_host(output["instances"])
+                size = 0 if masks is None else masks.nbytes
+                self._background.submit(image_id, _encode, image_id, bare, masks, size=size)
 
     def _gathered(self) -> Spool | None:
         """All predictions on the main process, None on the others or if there are none at all."""
+        self._background.finish()
         predictions = self._predictions.gathered() if self._distributed else self._predictions
         if predictions is not None and not len(predictions):
             logger.warning("[%s] Did not receive valid predictions.", type(self).__name__)
@@ -55,6 +64,27 @@ class InstanceSpool:
             path = os.path.join(self._output_dir, name)
             logger.info("Saving results to %s", path)
             write_json_list(path, results)
+
+
+def _on_the_host(instances: Instances) -> tuple[Instances, np.ndarray | None]:
+    """All fields but the masks, and the masks as bool ``[N, H, W]``."""
+    fields = instances.get_fields()
+    others = {name: value for name, value in fields.items() if name != "pred_masks"}
+    bare = Instances(instances.image_size, **others).to("cpu")
+    masks = fields.get("pred_masks")
+    if masks is None:
+        return bare, None
+    if masks.dtype != torch.bool:
+        masks = masks >= 1  # as by a conversion to bytes, which is what detectron2 encodes
+    return bare, masks.cpu().numpy()
+
+
+def _encode(image_id: object, bare: Instances, masks: np.ndarray | None) -> dict:
+    results = instances_to_coco_json(bare, image_id)
+    if masks is not None:
+        for result, rle in zip(results, encode_masks(masks)):
+            result["segmentation"] = rle
+    return {"image_id": image_id, "instances": results}
 
 
 class COCOEvaluator(InstanceSpool, DetectronCOCOEvaluator):

@@ -8,9 +8,7 @@ are those of the original.
 import json
 import logging
 import os
-from collections import deque
 from collections.abc import Collection
-from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -18,17 +16,13 @@ import torch
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
 
+from .background import Background
 from .errors import EvaluationError
 from .panoptic_statistics import image_statistics, read_id_map
 from .panoptic_tables import PanopticReport, results_table
 from .spool import Spool
 
 logger = logging.getLogger(__name__)
-
-# Decoding and counting release the GIL for most of their time; two threads keep up with the
-# network, and a short queue bounds the memory held by predicted maps.
-_THREADS = 2
-_QUEUE = 8
 
 
 class COCOPanopticEvaluator(DatasetEvaluator):
@@ -70,7 +64,6 @@ class COCOPanopticEvaluator(DatasetEvaluator):
             self._gt_json = json.load(file)
         self._categories = {c["id"]: c for c in self._gt_json["categories"]}
         self._gt = {a["image_id"]: a for a in self._gt_json.get("annotations", [])}
-        self._pool: ThreadPoolExecutor | None = None
         self.reset()
 
     def reset(self) -> None:
@@ -78,10 +71,9 @@ class COCOPanopticEvaluator(DatasetEvaluator):
             os.makedirs(self._output_dir, exist_ok=True)
         self._predictions = Spool(self._output_dir)  # entries of predictions.json
         self._statistics = Spool(self._output_dir)  # (image id, category id -> statistics)
-        self._pending: deque[tuple[object, Future]] = deque()
+        self._background = Background(lambda counted: self._statistics.extend([counted]))
 
     def process(self, inputs: list[dict], outputs: list[dict]) -> None:
-        self._pool = self._pool or ThreadPoolExecutor(_THREADS, "panoptic-quality")
         for item, output in zip(inputs, outputs):
             panoptic_map, segments = output["panoptic_seg"]
             pixels = _to_numpy(panoptic_map)
@@ -99,10 +91,9 @@ class COCOPanopticEvaluator(DatasetEvaluator):
                     f"Image {image_id} ({item['file_name']}) was predicted, but "
                     f"{self._metadata.panoptic_json} has no annotation for it"
                 )
-            while len(self._pending) >= _QUEUE:
-                self._collect_one()
-            job = self._pool.submit(self._compare, image_id, pixels, segments)
-            self._pending.append((image_id, job))
+            self._background.submit(
+                image_id, self._compare, image_id, pixels, segments, size=pixels.nbytes
+            )
 
     def evaluate(self) -> dict | None:
         """Returns ``{"panoptic_seg": {PQ, SQ, RQ, PQ_th, ...}}`` (x100) on the main process.
@@ -110,11 +101,7 @@ class COCOPanopticEvaluator(DatasetEvaluator):
         Raises:
             EvaluationError: images were not predicted, and ``allow_missing`` is off.
         """
-        while self._pending:
-            self._collect_one()
-        if self._pool is not None:
-            self._pool.shutdown()
-            self._pool = None
+        self._background.finish()
         predictions, statistics = self._predictions.gathered(), self._statistics.gathered()
         if predictions is None:
             return None
@@ -133,10 +120,10 @@ class COCOPanopticEvaluator(DatasetEvaluator):
             results |= report.things() | report.classes()
         return {"panoptic_seg": results}
 
-    def _compare(self, image_id, pixels: np.ndarray, segments: list[dict]) -> dict:
+    def _compare(self, image_id, pixels: np.ndarray, segments: list[dict]) -> tuple:
         gt = self._gt[image_id]
         gt_map = read_id_map(os.path.join(self._metadata.panoptic_root, gt["file_name"]))
-        return image_statistics(
+        statistics = image_statistics(
             gt_map,
             gt["segments_info"],
             pixels.astype(np.uint32),
@@ -144,10 +131,7 @@ class COCOPanopticEvaluator(DatasetEvaluator):
             self._categories.keys(),
             image_id,
         )
-
-    def _collect_one(self) -> None:
-        image_id, job = self._pending.popleft()
-        self._statistics.extend([(image_id, job.result())])
+        return image_id, statistics
 
     def _with_dataset_ids(self, segment: dict) -> dict:
         segment = dict(segment)
