@@ -39,7 +39,7 @@ def instance_matches(
 
     Args:
         gt: int32 ``[H, W]`` instance ids.
-        masks: bool ``[N, H, W]``.
+        masks: ``[N, H, W]``, not zero on the object.
         labels: the scripts' label of each mask; None: of no class.
         scores: of each mask.
         evaluated: names of the classes that count.
@@ -80,7 +80,7 @@ def instance_matches(
     for mask, label, score in zip(masks, labels, scores):
         if label is None or label.name not in predicted:
             continue
-        overlaps = _overlaps(index, mask, len(ids))
+        overlaps = _overlaps(index, mask != 0, len(ids))
         area = int(overlaps.sum())
         if not area:
             continue

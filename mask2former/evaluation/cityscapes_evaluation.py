@@ -130,7 +130,10 @@ class CityscapesInstanceEvaluator(_CityscapesEvaluator):
         self._labels = [names[name] for name in self._metadata.thing_classes]
 
     def _on_the_host(self, instances: Instances) -> tuple[tuple, int]:
-        masks = (instances.pred_masks != 0).cpu().numpy()
+        masks = instances.pred_masks
+        if masks.device.type != "cpu":
+            masks = (masks != 0).cpu()
+        masks = masks.numpy()
         classes, scores = instances.pred_classes.tolist(), instances.scores.tolist()
         return (masks, classes, scores), masks.nbytes
 

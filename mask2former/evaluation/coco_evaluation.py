@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 class InstanceSpool:
     """What COCO and LVIS evaluators share: masks are run-length encoded and spooled as they come.
 
-    Encoding runs beside the network; from the device come one byte a pixel, once.
+    Encoding runs beside the network; from a GPU comes one byte a pixel, once.
 
     Mixed in before an evaluator that has ``_output_dir``, ``_distributed``.
     """
@@ -67,22 +67,27 @@ class InstanceSpool:
 
 
 def _on_the_host(instances: Instances) -> tuple[Instances, np.ndarray | None]:
-    """All fields but the masks, and the masks as bool ``[N, H, W]``."""
+    """All fields but the masks, and the masks ``[N, H, W]``: bool from a GPU, else as they are."""
     fields = instances.get_fields()
     others = {name: value for name, value in fields.items() if name != "pred_masks"}
     bare = Instances(instances.image_size, **others).to("cpu")
     masks = fields.get("pred_masks")
     if masks is None:
         return bare, None
-    if masks.dtype != torch.bool:
-        masks = masks >= 1  # as by a conversion to bytes, which is what detectron2 encodes
-    return bare, masks.cpu().numpy()
+    if masks.device.type != "cpu":
+        masks = _as_bool(masks).cpu()
+    return bare, masks.numpy()
+
+
+def _as_bool(masks):
+    """As by a conversion to bytes, which is what detectron2 encodes."""
+    return masks if masks.dtype in (torch.bool, np.bool_) else masks >= 1
 
 
 def _encode(image_id: object, bare: Instances, masks: np.ndarray | None) -> dict:
     results = instances_to_coco_json(bare, image_id)
     if masks is not None:
-        for result, rle in zip(results, encode_masks(masks)):
+        for result, rle in zip(results, encode_masks(_as_bool(masks))):
             result["segmentation"] = rle
     return {"image_id": image_id, "instances": results}
 

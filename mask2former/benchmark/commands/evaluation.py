@@ -3,11 +3,17 @@
 Each evaluator gets the synthetic predictions of many images (480x640; 100 instance masks an image
 for AP, 16 classes for semantics and panoptics) in a process of its own. What is reported is how
 much resident memory a thousand images add (in the second half), the processor time of an image and
-of the final evaluation, and the peak of all. Both must give the same metrics, or no figure is
+of the final evaluation, for how long an image kept the loop of predictions waiting, and the peak of
+all. Ours counts in threads beside the network, so waiting means something only with --beside, where
+convolutions stand in for the network; the time these take alone and beside the evaluator is printed
+then. Both must give the same metrics, or no figure is
 printed. detectron2's panoptic evaluator is left out: it needs panopticapi.
 
   a few minutes:
     python tools/benchmark.py evaluation
+
+  what evaluation costs a loop whose network takes 200 ms an image:
+    python tools/benchmark.py evaluation --images 60 --beside 200
 
   one evaluator, as many images as COCO's validation set has:
     python tools/benchmark.py evaluation --kind instances --images 5000
@@ -17,14 +23,25 @@ import argparse
 import sys
 
 KINDS = ("instances", "semantic", "panoptic")
-_HEAD = ("evaluator", "of", "MiB/1000 images", "CPU ms/image", "evaluate CPU s", "peak MiB")
-_ROW = "{:<11} {:<12} {:>15} {:>13} {:>15} {:>9}"
+_HEAD = (
+    "evaluator",
+    "of",
+    "MiB/1000 images",
+    "CPU ms/image",
+    "loop ms/image",
+    "evaluate CPU s",
+    "peak MiB",
+)
+_ROW = "{:<11} {:<12} {:>15} {:>13} {:>14} {:>15} {:>9}"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``tools/benchmark.py evaluation``."""
     parser.add_argument("--kind", nargs="+", choices=KINDS, help="evaluators (all)")
     parser.add_argument("--images", type=int, default=1000, metavar="N", help="images (1000)")
+    parser.add_argument(
+        "--beside", type=int, default=0, metavar="MS", help="of a network stand-in, an image (0)"
+    )
     parser.add_argument(
         "--course", action="store_true", help="print the memory after every tenth of the images"
     )
@@ -48,7 +65,9 @@ def run(args: argparse.Namespace) -> int:
     figures, status = [], 0
     for kind in args.kind or KINDS:
         providers = (OURS,) if kind == "panoptic" else (OURS, DETECTRON2)
-        courses = {provider: measure(kind, provider, args.images) for provider in providers}
+        courses = {
+            provider: measure(kind, provider, args.images, args.beside) for provider in providers
+        }
         if len({_rounded(course.results) for course in courses.values()}) > 1:
             print(f"{kind}: the metrics differ, no figures", file=sys.stderr)
             status = 1
@@ -60,12 +79,16 @@ def run(args: argparse.Namespace) -> int:
                     kind,
                     provider,
                     f"{course.per_thousand:.1f}",
-                    f"{1000 * per_image:.1f}",
+                    f"{1000 * per_image - sum(course.network[1:]):.1f}",
+                    f"{course.waited:.1f}",
                     f"{final:.1f}",
                     f"{course.peak:.0f}",
                 ),
                 flush=True,
             )
+            if course.network:
+                alone, beside = course.network
+                print(f"  network {alone:.0f} ms an image alone, {beside:.0f} ms beside it")
             if args.course:
                 points = zip(course.images, course.resident)
                 print("  " + ", ".join(f"{n}: {memory:.0f}" for n, memory in points) + " MiB")
