@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 from parity_cases import ROOT, facts
+from PIL import Image
 
 from mask2former.evaluation import pq_compute
 from mask2former.evaluation.panoptic_quality import panoptic_quality
@@ -121,4 +122,32 @@ def test_unreadable_png_is_named(tmp_path):
     path = tmp_path / "broken.png"
     path.write_bytes(b"no picture")
     with pytest.raises(ValueError, match=r"broken\.png"):
+        read_id_map(str(path))
+
+
+RGB = np.arange(60, dtype=np.uint8).reshape(4, 5, 3) * 4
+KINDS = {
+    "RGB": Image.fromarray(RGB),
+    "RGBA": Image.fromarray(RGB).convert("RGBA"),
+    "palette": Image.fromarray(RGB).quantize(16),
+    "grey": Image.fromarray(RGB[..., 0]),
+    "another format": Image.fromarray(RGB),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_ids_are_red_green_blue_in_any_kind_of_file(kind, tmp_path):
+    path = tmp_path / "map.png"
+    KINDS[kind].save(path, "BMP" if kind == "another format" else "PNG")
+    rgb = np.asarray(KINDS[kind].convert("RGB"), np.uint32)
+    ids = read_id_map(str(path))
+    assert ids.dtype == np.uint32
+    np.testing.assert_array_equal(ids, rgb[..., 0] + 256 * rgb[..., 1] + 256**2 * rgb[..., 2])
+
+
+def test_a_truncated_file_is_not_taken_for_a_map(tmp_path):
+    path = tmp_path / "map.png"
+    KINDS["RGB"].save(path)
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(ValueError, match=r"Cannot read the panoptic PNG .*map\.png"):
         read_id_map(str(path))
