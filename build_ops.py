@@ -1,6 +1,7 @@
 """Builds the compiled kernels of mask2former.ops. They are optional, and nothing here needs torch.
 
-Used by setup.py; ``python build_ops.py [--force]`` builds them in place, in the source folder.
+Used by setup.py; ``python build_ops.py [--force]`` builds them in place, in the source folder;
+with ``--yardstick`` also the published algorithm for GPUs that benchmarks compare ours with.
 
 The kernels are plain shared libraries with a C interface that Python loads with ctypes: for each op
 one file for the CPU, built with the C++ compiler ($CXX, c++, g++ or clang++), and one for NVIDIA
@@ -36,6 +37,10 @@ SOURCES = {
     )
 }
 SOURCES["neighborhood_attention", "cuda"].append(OPS / "csrc/neighborhood_attention_cuda_kernels.h")
+# Not installed and not needed by anything but benchmarks.
+YARDSTICK = {
+    ("ms_deform_attn_yardstick", "cuda"): [OPS / "csrc/ms_deform_attn_yardstick_cuda.cu"],
+}
 # From Volta to Blackwell; nvcc is asked which of them it knows.
 USUAL_CUDA_ARCHITECTURES = ["7.0", "7.5", "8.0", "8.6", "8.9", "9.0", "10.0", "12.0"]
 
@@ -76,20 +81,20 @@ def build_library(device: str, target: Path, op: str = OP_NAMES[0]) -> bool:
     name = {"cpu": "CPU", "cuda": "CUDA"}[device]
     build = {"cpu": _build_cpu, "cuda": _build_cuda}[device]
     try:
-        how = build(ROOT / SOURCES[op, device][0], target)
+        how = build(ROOT / (SOURCES | YARDSTICK)[op, device][0], target)
     except NotBuilt as reason:
-        _say(
-            f"{op}: {name} kernels NOT built: {reason}. "
-            f"On {name} the slower PyTorch path will be used."
-        )
+        without = f"On {name} the slower PyTorch path will be used."
+        if (op, device) in YARDSTICK:
+            without = "Benchmarks will leave it out."
+        _say(f"{op}: {name} kernels NOT built: {reason}. {without}")
         return False
     _say(f"{op}: {name} kernels built ({how}): {target}")
     return True
 
 
-def build_in_place(force: bool = False) -> None:
+def build_in_place(force: bool = False, yardstick: bool = False) -> None:
     """Builds every library beside its Python code; what is newer than its sources is kept."""
-    for (op, device), files in SOURCES.items():
+    for (op, device), files in (SOURCES | (YARDSTICK if yardstick else {})).items():
         target = ROOT / OPS / f"lib{op}_{device}.so"
         sources = [ROOT / file for file in files] + [Path(__file__)]
         newest = max(file.stat().st_mtime for file in sources)
@@ -182,4 +187,6 @@ def _say(line: str) -> None:
 
 
 if __name__ == "__main__":
-    build_in_place(force="--force" in sys.argv[1:])
+    if unknown := set(sys.argv[1:]) - {"--force", "--yardstick"}:
+        sys.exit(f"build_ops.py: unknown option {min(unknown)}; there are --force and --yardstick")
+    build_in_place("--force" in sys.argv[1:], "--yardstick" in sys.argv[1:])

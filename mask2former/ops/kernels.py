@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mask2former.ops.libraries import DTYPES, load
+from mask2former.ops.libraries import DTYPES, MS_DEFORM_ATTN, load
 
 
 def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -105,18 +105,27 @@ def cpu_backward(
 
 
 def cuda_forward(
-    value: Tensor, shapes: Sequence[int], locations: Tensor, attention: Tensor
+    value: Tensor,
+    shapes: Sequence[int],
+    locations: Tensor,
+    attention: Tensor,
+    op: str = MS_DEFORM_ATTN,
 ) -> Tensor:
-    """``[B, Q, H*D]``."""
+    """``[B, Q, H*D]``; ``op`` names the library, which benchmarks choose."""
     value, locations, attention = value.contiguous(), locations.contiguous(), attention.contiguous()
     batch, queries, heads = attention.shape[:3]
     output = value.new_empty(batch, queries, heads * value.shape[3])
-    _launch("forward", value, shapes, attention, (value, locations, attention, output))
+    _launch("forward", value, shapes, attention, (value, locations, attention, output), op)
     return output
 
 
 def cuda_backward(
-    grad_output: Tensor, value: Tensor, shapes: Sequence[int], locations: Tensor, attention: Tensor
+    grad_output: Tensor,
+    value: Tensor,
+    shapes: Sequence[int],
+    locations: Tensor,
+    attention: Tensor,
+    op: str = MS_DEFORM_ATTN,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of value, locations and attention; those of values are added in varying order.
 
@@ -137,17 +146,22 @@ def cuda_backward(
     grad_value = torch.zeros_like(value, dtype=locations.dtype)
     grad_locations, grad_attention = torch.empty_like(locations), torch.empty_like(attention)
     tensors = (value, locations, attention, grad_output, grad_value, grad_locations, grad_attention)
-    _launch("backward", value, shapes, attention, tensors)
+    _launch("backward", value, shapes, attention, tensors, op)
     return grad_value.to(value.dtype), grad_locations, grad_attention
 
 
 def _launch(
-    name: str, value: Tensor, shapes: Sequence[int], attention: Tensor, tensors: Sequence[Tensor]
+    name: str,
+    value: Tensor,
+    shapes: Sequence[int],
+    attention: Tensor,
+    tensors: Sequence[Tensor],
+    op: str,
 ) -> None:
     """Queues a kernel on the current stream of the tensors' device."""
-    library, device = load("cuda"), value.device
+    library, device = load("cuda", op), value.device
     with torch.cuda.device(device):
-        status = getattr(library, f"ms_deform_attn_cuda_{name}")(
+        status = getattr(library, f"{op}_cuda_{name}")(
             DTYPES[value.dtype],
             _sizes(value, shapes, attention),
             *[tensor.data_ptr() for tensor in tensors],
@@ -157,6 +171,6 @@ def _launch(
     if status:
         message = library.mask2former_cuda_error(status).decode()
         raise RuntimeError(
-            f"ms_deform_attn {name} on {device} failed: {message} (CUDA error {status}; "
+            f"{op} {name} on {device} failed: {message} (CUDA error {status}; "
             f"value {tuple(value.shape)} {value.dtype}, attention {tuple(attention.shape)})"
         )

@@ -15,6 +15,8 @@ ABI = 2
 
 MS_DEFORM_ATTN = "ms_deform_attn"
 NEIGHBORHOOD_ATTENTION = "neighborhood_attention"
+# The published algorithm for GPUs: only benchmarks use it (build_ops.py --yardstick).
+MS_DEFORM_ATTN_YARDSTICK = "ms_deform_attn_yardstick"
 
 _POINTER = ctypes.c_void_p
 _SIZES = ctypes.POINTER(ctypes.c_int64)
@@ -40,6 +42,8 @@ def load(device_type: str, op: str = MS_DEFORM_ATTN) -> ctypes.CDLL:
         raise MissingLibrary(f"there are no compiled kernels for {device_type} devices")
     path = library_path(device_type, op)
     remedy = "run `python build_ops.py` in the source folder"
+    if op == MS_DEFORM_ATTN_YARDSTICK:
+        remedy = "run `python build_ops.py --yardstick` in the source folder"
     if device_type == "cuda":
         remedy = "set CUDA_HOME and " + remedy
     if not path.exists():
@@ -64,6 +68,11 @@ _SIGNATURES = {
     (MS_DEFORM_ATTN, "cpu"): ([_NUMBER, _SIZES, _SIZES], 4, 7, [_NUMBER], [_NUMBER, _NUMBER]),
     # dtype, sizes | tensors | device, stream
     (MS_DEFORM_ATTN, "cuda"): ([_NUMBER, _SIZES], 4, 7, [_NUMBER, _POINTER], [_NUMBER, _POINTER]),
+    (MS_DEFORM_ATTN_YARDSTICK, "cuda"): (
+        [_NUMBER, _SIZES],
+        *(4, 7),
+        *([_NUMBER, _POINTER], [_NUMBER, _POINTER]),
+    ),
     # dtype, sizes, strides, scale | tensors | threads
     (NEIGHBORHOOD_ATTENTION, "cpu"): (
         [_NUMBER, _SIZES, _SIZES, ctypes.c_double],

@@ -62,7 +62,9 @@ def test_a_compiler_at_hand_builds_a_library_that_loads(op, build_ops, tmp_path,
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("op", ["ms_deform_attn", "neighborhood_attention"])
+@pytest.mark.parametrize(
+    "op", ["ms_deform_attn", "neighborhood_attention", "ms_deform_attn_yardstick"]
+)
 def test_the_cuda_kernels_compile(op, build_ops, monkeypatch, tmp_path, capsys):
     """Wherever there is a toolkit, GPU or not."""
     homes = [Path(os.environ.get("CUDA_HOME", "/nowhere")), *Path("/usr/local").glob("cuda*")]
@@ -74,6 +76,17 @@ def test_the_cuda_kernels_compile(op, build_ops, monkeypatch, tmp_path, capsys):
     target = tmp_path / "kernels.so"
     assert build_ops.build_library("cuda", target, op), capsys.readouterr().out
     assert ctypes.CDLL(str(target)).mask2former_cuda_abi() > 0
+
+
+def test_the_yardstick_is_not_installed(build_ops):
+    assert not [x.name for x in build_ops.extensions() if "yardstick" in x.name]
+
+
+def test_an_unknown_option_is_named():
+    command = [sys.executable, "build_ops.py", "--yardstik"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.strip().startswith("build_ops.py: unknown option --yardstik")
 
 
 @pytest.mark.parametrize(

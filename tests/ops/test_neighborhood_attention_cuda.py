@@ -6,28 +6,13 @@ shows wrong arithmetic, wrong indices, reading what no thread has written, and b
 threads reach; it shows nothing of speed, and races by chance only.
 """
 
-import ctypes
-import re
-import shutil
-import subprocess
-from pathlib import Path
-
 import pytest
 import torch
+from cuda_emulation import library_for_cpu
 from neighborhood_cases import SHAPES, TIGHT, assert_all_close, make_inputs
 
 from mask2former.ops import libraries, neighborhood_attention_kernels
 from mask2former.ops.libraries import NEIGHBORHOOD_ATTENTION, MissingLibrary
-
-SOURCES = libraries.FOLDER / "csrc"
-SHIM = Path(__file__).parents[1] / "fixtures" / "cuda_on_cpu"
-SHARED_MEMORY = """
-namespace { alignas(64) unsigned char shared_memory[1 << 18]; }
-unsigned char* shared_memory_of(size_t bytes) {
-  for (unsigned char& byte : shared_memory) byte = 0xff;  // not a number, in every dtype
-  return bytes <= sizeof(shared_memory) ? shared_memory : throw bytes;
-}
-"""
 
 
 def run_kernels(inputs) -> list[torch.Tensor]:
@@ -49,20 +34,8 @@ def run_kernels(inputs) -> list[torch.Tensor]:
 @pytest.fixture(scope="module")
 def emulated(tmp_path_factory):
     """The CUDA source as a library for the CPU."""
-    compiler = shutil.which("g++")
-    if not compiler:
-        pytest.skip("no g++")
     folder = tmp_path_factory.mktemp("cuda_on_cpu")
-    source = (SOURCES / "neighborhood_attention_cuda.cu").read_text()
-    source, launches = re.subn(r"(\w+)<<<(.+?)>>>\((\w+)\);", r"launch_on_cpu(\1, \2, \3);", source)
-    assert launches == 1
-    (folder / "kernels.cpp").write_text(source + SHARED_MEMORY)
-    command = [compiler, "-std=c++17", "-O1", "-fPIC", "-shared", "-pthread", "-I", SHIM]
-    command += ["-I", SOURCES, folder / "kernels.cpp", "-o", folder / "kernels.so"]
-    subprocess.run(command, check=True)
-    library = ctypes.CDLL(str(folder / "kernels.so"))
-    libraries._declare(library, "cuda", NEIGHBORHOOD_ATTENTION)
-    return library
+    return library_for_cpu(NEIGHBORHOOD_ATTENTION, folder, launches=1)
 
 
 @pytest.fixture

@@ -138,7 +138,14 @@ def table_rows(name: str, result: dict[str, Any]) -> list[str]:
         if "lowest_ratio" in item:
             keys = {"median": "ratio", "min": "lowest_ratio", "max": "highest_ratio"}
             ratio = {k: item[v] for k, v in keys.items()}
-            lines.append(f"| {name}, {item['name']} | reference | {_text(ratio)} | |")
+            what = f"{name}, {item['name']}"
+            lines.append(f"| {what} | reference | {_text(ratio)} | |")
+            if item.get("published"):
+                ratio = dict(zip(("median", "min", "max"), item["published"]))
+                lines.append(f"| {what} | published algorithm | {_text(ratio)} | |")
+            if item.get("bound_seconds"):
+                share = item["bound_seconds"] / item["kernel_seconds"]
+                lines.append(f"| {what} | a copy of as many bytes | {share:.2f} of its speed | |")
         elif "ratio" in item:
             lines.append(f"| {name}, {item['pictures']} | plain | {_text(item['ratio'])} | |")
     return lines
