@@ -309,6 +309,7 @@ def _add_prediction_dump_keys(cfg: CN) -> None:
 
 def _add_speed_keys(cfg: CN) -> None:
     # The demo, the annotation tools and --eval-only fold the backbone's batch norms and run
-    # convolutional backbones channels-last. False: neither, and the ops' readable references
-    # instead of their compiled kernels, to compare with. See docs/performance.md. [ours]
+    # convolutional backbones channels-last; training does likewise with what stays trainable.
+    # False: neither, and the ops' readable references instead of their compiled kernels, to
+    # compare with. See docs/performance.md. [ours]
     cfg.MODEL.FAST = True

@@ -27,6 +27,7 @@ from detectron2.utils.events import (
 from mask2former.data.build import build_test_loader, build_train_loader
 from mask2former.evaluation import build_evaluator
 from mask2former.inference.tiling import tiled
+from mask2former.modeling.fast_training import prepare_for_training
 from mask2former.test_time_augmentation import SemanticSegmentorWithTTA
 
 from .checkpoint import Checkpointer
@@ -57,7 +58,7 @@ class Trainer(DefaultTrainer):
         # the checkpointer and (on CPU) the DDP arguments.
         TrainerBase.__init__(self)
         cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
-        model = self.build_model(cfg)
+        model = prepare_for_training(self.build_model(cfg), cfg)
         optimizer = self.build_optimizer(cfg, model)
         dtype = autocast_dtype(cfg, next(model.parameters()).device)
         model = _distributed(model)

@@ -37,7 +37,7 @@ def prepare_for_inference(model: nn.Module, cfg: CfgNode) -> nn.Module:
     """
     model.eval()
     if not cfg.MODEL.FAST:
-        return _with_reference_ops(model)
+        return with_reference_ops(model)
     backbone = getattr(model, "backbone", None)
     if backbone is not None:
         fold_batch_norms(backbone)
@@ -135,7 +135,7 @@ def _pairs(module: nn.Module) -> list[tuple[str, str]]:
     return []
 
 
-def _with_reference_ops(model: nn.Module) -> nn.Module:
+def with_reference_ops(model: nn.Module) -> nn.Module:
     forward = model.forward
 
     @functools.wraps(forward)

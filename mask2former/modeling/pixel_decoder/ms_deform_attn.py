@@ -106,24 +106,30 @@ class MSDeformAttn(nn.Module):
             value = value.masked_fill(input_padding_mask[..., None], 0.0)
         value = value.unflatten(-1, (self.n_heads, -1))  # [B, S, H, D]
 
-        samples = (self.n_heads, self.n_levels, self.n_points)
         weights = F.softmax(self.attention_weights(query).unflatten(-1, (self.n_heads, -1)), -1)
-        weights = weights.unflatten(-1, samples[1:])  # [B, Q, H, L, P]
-        offsets = self.sampling_offsets(query).unflatten(-1, (*samples, 2))
-        locations = self._sampling_locations(reference_points, offsets, shapes)
+        weights = weights.unflatten(-1, (self.n_levels, self.n_points))  # [B, Q, H, L, P]
+        locations = self._sampling_locations(query, reference_points, shapes)
 
         output = ms_deform_attn(value, shapes, input_level_start_index, locations, weights)
         return self.output_proj(output)
 
     def _sampling_locations(
-        self, reference_points: Tensor, offsets: Tensor, shapes: tuple[tuple[int, int], ...]
+        self, query: Tensor, reference_points: Tensor, shapes: tuple[tuple[int, int], ...]
     ) -> Tensor:
-        """Normalised (x, y) of every sample, ``[B, Q, H, L, P, 2]``, from offsets in pixels."""
+        """Normalised (x, y) of every sample, ``[B, Q, H, L, P, 2]``."""
+        samples = (self.n_heads, self.n_levels, self.n_points, 2)
         reference = reference_points[:, :, None, :, None, :]  # [B, Q, 1, L, 1, 2 or 4]
+        weight, bias = self.sampling_offsets.weight, self.sampling_offsets.bias
         if reference.shape[-1] == 2:
-            return reference + offsets / _level_sizes(shapes, offsets.dtype, offsets.device)
+            # Offsets are pixels of their level. Dividing the projection by the sizes of the maps,
+            # not its output, saves a pass over a large tensor, and another one backward.
+            sizes = _level_sizes(shapes, weight.dtype, weight.device)  # [L, 1, 2]
+            scale = sizes.reciprocal().expand(samples).reshape(-1)
+            offsets = F.linear(query, weight * scale[:, None], bias * scale)
+            return reference + offsets.unflatten(-1, samples)
         if reference.shape[-1] == 4:
             # n_points steps reach from the centre of the box to its border.
+            offsets = F.linear(query, weight, bias).unflatten(-1, samples)
             return reference[..., :2] + offsets * (reference[..., 2:] * (0.5 / self.n_points))
         raise ValueError(
             "reference_points must end in 2 (x, y) or 4 (x, y, w, h), "

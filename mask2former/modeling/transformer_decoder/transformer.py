@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from .attention import MultiheadAttention
 
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "relu": F.relu,
+    "relu": torch.relu_,
     "gelu": F.gelu,
     "glu": F.glu,
 }
@@ -257,7 +257,11 @@ def init_xavier(module: nn.Module) -> None:
 
 
 def activation_function(name: str) -> Callable[[Tensor], Tensor]:
-    """The function called ``relu``, ``gelu`` or ``glu``; ValueError for another name."""
+    """The function called ``relu``, ``gelu`` or ``glu``; may overwrite what it is given.
+
+    Raises:
+        ValueError: for another name.
+    """
     if name not in _ACTIVATIONS:
         raise ValueError(f"activation must be one of {sorted(_ACTIVATIONS)}, not {name!r}")
     return _ACTIVATIONS[name]
