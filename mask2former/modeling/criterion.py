@@ -1,6 +1,6 @@
 """Losses of Mask2Former (section 3.3): classification, and masks compared on sampled points."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -56,7 +56,8 @@ def calculate_uncertainty(logits: Tensor) -> Tensor:
 class MatchedPairs(list):
     """The published matches of one prediction, plus what the losses need of them.
 
-    As a list: per image (query indices, target indices), int64 on the CPU.
+    As a list: per image (query indices, target indices), int64 on the CPU; empty inside a compiled
+    graph, which does not know how many they are.
 
     Attributes:
         image, query, target: int64 [N] on the device, all pairs of the batch; ``target`` counts
@@ -80,12 +81,29 @@ class MatchedPairs(list):
             for image, (query, target) in enumerate(pairs)
         ]
         on_device = torch.cat(columns, dim=1).to(targets.labels.device, non_blocking=True)
-        counts = [[len(query) for query, _ in pairs] for pairs in indices]
-        masks = matched_mask_logits(layers, on_device[0], on_device[1], counts)
+        counts = torch.tensor([[len(query) for query, _ in pairs] for pairs in indices])
+        per_layer = on_device.split(counts.sum(1).tolist(), 1)  # L x [3, N]
+        return cls._with_masks(layers, indices, per_layer, counts)
+
+    @classmethod
+    def of_segments(
+        cls, layers: list[dict], columns: Tensor, targets: PackedTargets
+    ) -> list["MatchedPairs"]:
+        """The same from the int64 [3, L, M] of ``HungarianMatcher.match_segments``."""
+        queries = layers[0]["pred_logits"].shape[1]
+        counts = targets.counts.clamp(max=queries).expand(len(layers), -1)
+        return cls._with_masks(layers, [[] for _ in layers], columns.unbind(1), counts)
+
+    @classmethod
+    def _with_masks(
+        cls, layers: list[dict], indices: list, columns: Sequence[Tensor], counts: Tensor
+    ) -> list["MatchedPairs"]:
+        images, queries = [c[0] for c in columns], [c[1] for c in columns]
+        masks = matched_mask_logits(layers, images, queries, counts)
         matched = []
-        for pairs, column, mask in zip(indices, on_device.split(list(map(sum, counts)), 1), masks):
+        for pairs, column, mask in zip(indices, columns, masks):
             item = cls(pairs)
-            item.image, item.query, item.target = column
+            item.image, item.query, item.target = column.unbind()
             item.masks = at_least_float32(mask)
             matched.append(item)
         return matched
@@ -163,16 +181,24 @@ class SetCriterion(nn.Module):
         """
         layers = [outputs, *outputs.get("aux_outputs", ())]
         targets = PackedTargets.of(targets)
-        indices = self._match(layers, targets)  # L x B pairs
-        matched = MatchedPairs.of_layers(layers, indices, targets)
-        num_masks = self._average_num_masks(targets)
         for name in self.losses:
             prepare = getattr(self.loss_functions.get(name), "prepare", None)
             if prepare is not None:
                 prepare(layers)
+        return self.losses_of(layers, targets, self._average_num_masks(targets))
 
+    def losses_of(
+        self, layers: list[dict], targets: PackedTargets, num_masks: float | Tensor
+    ) -> dict[str, Tensor]:
+        """Matches and computes the losses; what :meth:`forward` returns.
+
+        Args:
+            layers: the last prediction, then the auxiliary ones.
+            targets: ground truth.
+            num_masks: as for :meth:`loss_masks`.
+        """
         losses = {}
-        for i, (layer, pairs) in enumerate(zip(layers, matched)):
+        for i, (layer, pairs) in enumerate(zip(layers, self._match(layers, targets))):
             suffix = "" if i == 0 else f"_{i - 1}"
             for name in self.losses:
                 values = self.get_loss(name, layer, targets, pairs, num_masks)
@@ -248,11 +274,18 @@ class SetCriterion(nn.Module):
             self.importance_sample_ratio,
         )
 
-    def _match(self, layers: list[dict], targets: list[dict]) -> list[list[Pairs]]:
+    def _match(self, layers: list[dict], targets: PackedTargets) -> list[MatchedPairs]:
+        if torch.compiler.is_compiling() and hasattr(self.matcher, "match_segments"):
+            if not hasattr(targets, "room"):
+                targets.complete(layers[0]["pred_logits"].shape[1])
+            columns = self.matcher.match_segments(layers, targets)
+            return MatchedPairs.of_segments(layers, columns, targets)
         if hasattr(self.matcher, "match_layers"):
-            return self.matcher.match_layers(layers, targets)
-        # A matcher of the published interface, which knows one prediction at a time.
-        return [self.matcher(layer, targets) for layer in layers]
+            indices = self.matcher.match_layers(layers, targets)  # L x B pairs
+        else:
+            # A matcher of the published interface, which knows one prediction at a time.
+            indices = [self.matcher(layer, targets) for layer in layers]
+        return MatchedPairs.of_layers(layers, indices, targets)
 
     @staticmethod
     def _prepare(

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from detectron2.projects.point_rend.point_features import point_sample
 
+from .image_products import products_by_image
 from .point_sampling import sample_features
 
 
@@ -83,33 +84,31 @@ def mask_logits_at(predictions: Sequence[dict], image: int, points: Tensor) -> T
 
 
 def matched_mask_logits(
-    predictions: Sequence[dict], image: Tensor, query: Tensor, counts: Sequence[Sequence[int]]
+    predictions: Sequence[dict],
+    image: Sequence[Tensor],
+    query: Sequence[Tensor],
+    counts: Tensor,
 ) -> list[Tensor]:
     """Whole masks of the matched queries of several predictions, and of no others.
 
     Args:
         predictions: L output dicts.
-        image: int64 [N_0 + ... + N_(L-1)], first the matches of prediction 0 in the order of their
-            images, then those of prediction 1, ...
-        query: int64, as long.
-        counts: L x B, how many of them belong to each prediction and image.
+        image: for each prediction int64 [N_l]: the images of its matches, ascending.
+        query: for each prediction int64 [N_l]: their queries.
+        counts: int64 [L, B] on the CPU: how many belong to each prediction and image.
 
     Returns:
         L times mask logits [N_l, h, w], in the order given.
     """
-    sizes = [sum(row) for row in counts]
-    rows = list(zip(predictions, image.split(sizes), query.split(sizes)))
+    rows = list(zip(predictions, image, query))
     features = _shared_features(predictions)
     if features is None:
         return [p["pred_masks"][i, q] for p, i, q in rows]
     # One product an image for all predictions: the large features are read once, and so is their
     # gradient written.
-    embeds = [p.mask_embed[i, q].split(list(n)) for (p, i, q), n in zip(rows, counts)]  # [n, C]
-    masks = []
-    for b, of_image in enumerate(zip(*embeds)):
-        product = torch.cat(of_image) @ features[b].flatten(1)  # [sum over l of n_lb, h*w]
-        masks.append(product.unflatten(1, features.shape[2:]).split([len(e) for e in of_image]))
-    return [torch.cat(of_layer) for of_layer in zip(*masks)]
+    embed = torch.cat([p.mask_embed[i, q] for p, i, q in rows])  # [N, C]
+    masks = products_by_image(embed, features.flatten(2), counts)
+    return list(masks.unflatten(1, features.shape[2:]).split([q.shape[0] for q in query]))
 
 
 def _shared_features(predictions: Sequence[dict]) -> Tensor | None:

@@ -5,20 +5,19 @@ import logging
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 from detectron2.projects.point_rend.point_features import point_sample
 
-from .errors import NonFiniteCostError
+from .assignment import Pairs, assign, layer_name, linear_sum_assignment
+from .image_products import products_by_image
 from .mask_predictions import at_least_float32, mask_logits_at
 from .point_sampling import sample_masks
 from .targets import PackedTargets
 
-logger = logging.getLogger(__name__)
+__all__ = ["HungarianMatcher", "Pairs", "batch_dice_loss", "batch_sigmoid_ce_loss", "layer_name"]
 
-# Matched pairs of one image: query indices and target indices, int64 on the CPU, equally long.
-Pairs = tuple[Tensor, Tensor]
+logger = logging.getLogger(__name__)
 
 
 def batch_dice_loss(inputs: Tensor, targets: Tensor) -> Tensor:
@@ -131,8 +130,26 @@ class HungarianMatcher(nn.Module):
         matrices = [
             part.reshape(cost.shape) for part, cost in zip(np.split(on_host, ends[:-1]), costs)
         ]
-        _check_finite(matrices)
-        return [[_assign(matrix[layer]) for matrix in matrices] for layer in range(len(layers))]
+        return assign(matrices)
+
+    @torch.no_grad()
+    def match_segments(self, layers: list[dict], targets: PackedTargets) -> Tensor:
+        """:meth:`match_layers` in tensors whose sizes do not depend on how segments are shared out.
+
+        For ``torch.compile``: all segments of the batch go through every step together.
+
+        Args:
+            layers: as in :meth:`match_layers`.
+            targets: as there, after :meth:`~.targets.PackedTargets.complete`.
+
+        Returns:
+            int64 [3, L, M] on the device: image, query and segment of each pair, see
+            :func:`~.assignment.linear_sum_assignment`.
+        """
+        logits = layers[0]["pred_logits"]
+        points = self._draw_points(len(layers), logits.shape[0], logits.device)
+        costs = self._segment_costs(layers, targets, points)
+        return linear_sum_assignment(costs, targets.counts, targets.room.shape[0])
 
     @torch.no_grad()
     def reference_costs(self, outputs: dict, target: dict, image: int) -> Tensor:
@@ -159,6 +176,8 @@ class HungarianMatcher(nn.Module):
 
     def _draw_points(self, layers: int, batch: int, device: torch.device) -> Tensor:
         """Uniform points [L, B, P, 2], drawn as published: once a prediction and image."""
+        if torch.compiler.is_compiling():  # on a CPU these are the same numbers
+            return torch.rand(layers, batch, self.num_points, 2, device=device)
         draws = [torch.rand(1, self.num_points, 2, device=device) for _ in range(layers * batch)]
         return torch.cat(draws).unflatten(0, (layers, batch))
 
@@ -179,6 +198,38 @@ class HungarianMatcher(nn.Module):
                 + self.cost_dice * batch_dice_loss(masks, truth)
             )
 
+    def _segment_costs(self, layers: list[dict], targets: PackedTargets, points: Tensor) -> Tensor:
+        """Costs [L, G, Q] of all segments with the queries of their image; points [L, B, P, 2]."""
+        batch, image = points.shape[1], targets.image
+        logits = torch.stack([layer["pred_logits"] for layer in layers])  # [L, B, Q, K + 1]
+        masks = torch.stack(
+            [mask_logits_at(layers, b, points[:, b]) for b in range(batch)], 1
+        )  # [L, B, Q, P]
+        with torch.autocast(masks.device.type, enabled=False):
+            masks, logits = at_least_float32(masks), at_least_float32(logits)
+            probs = masks.sigmoid()
+            truth = self._segments_at(targets, points.to(masks.dtype))  # [L, G, P]
+            # Like batch_sigmoid_ce_loss and batch_dice_loss, whose products are of one image each.
+            product = _products(truth, masks, targets.counts)  # [L, G, Q]
+            as_background = F.softplus(masks).sum(-1)[:, image]
+            overlap = 2 * _products(truth, probs, targets.counts)
+            total = probs.sum(-1)[:, image] + truth.sum(-1, keepdim=True)
+            class_probs = logits.softmax(-1).mT[:, image, targets.labels]  # [L, G, Q]
+            return (
+                self.cost_mask * ((as_background - product) / masks.shape[-1])
+                - self.cost_class * class_probs
+                + self.cost_dice * (1 - (overlap + 1) / (total + 1))
+            )
+
+    @staticmethod
+    def _segments_at(targets: PackedTargets, points: Tensor) -> Tensor:
+        """Ground truth [L, G, P] at the points [L, B, P, 2] of each image."""
+        at = points[:, targets.image].transpose(0, 1).flatten(1, 2)  # [G, L*P, 2]
+        height, width = targets.extent[targets.image].T[..., None]  # [G, 1] each
+        rows = torch.arange(at.shape[0], device=at.device)
+        truth = sample_masks(targets.masks, (height, width), at, rows)
+        return truth.unflatten(1, (points.shape[0], points.shape[2])).transpose(0, 1)
+
     def _warn_of_crowding(self, segments: int, queries: int) -> None:
         if segments > queries and not self._warned_of_crowding:
             self._warned_of_crowding = True
@@ -197,18 +248,9 @@ class HungarianMatcher(nn.Module):
         )
 
 
-def layer_name(index: int) -> str:
-    """How messages call the ``index``-th prediction in the order final, aux 0, aux 1, ..."""
-    return "final" if index == 0 else f"aux {index - 1}"
-
-
-def _assign(cost: np.ndarray) -> Pairs:
-    query, target = linear_sum_assignment(cost)
-    return torch.from_numpy(query.astype(np.int64)), torch.from_numpy(target.astype(np.int64))
-
-
-def _check_finite(matrices: list[np.ndarray]) -> None:
-    bad = np.array([~np.isfinite(m).all(axis=(1, 2)) for m in matrices])  # [B, L]
-    if bad.any():
-        layers = [layer_name(int(i)) for i in np.flatnonzero(bad.any(axis=0))]
-        raise NonFiniteCostError(layers, np.flatnonzero(bad.any(axis=1)).tolist())
+def _products(segments: Tensor, queries: Tensor, counts: Tensor) -> Tensor:
+    """Inner products [L, G, Q] of segments [L, G, P] with the queries [L, B, Q, P] of their image."""
+    layers, total = segments.shape[:2]
+    per_image = counts.repeat(layers)[None]  # images of different predictions are as many images
+    product = products_by_image(segments.flatten(0, 1), queries.flatten(0, 1).mT, per_image)
+    return product.unflatten(0, (layers, total))

@@ -19,6 +19,10 @@ class PackedTargets(list):
             are the largest of the batch; smaller masks are zero padded on the right and bottom.
         sizes: (height, width) of the masks of each image.
         offsets: for each image the row of its first segment.
+        counts: int64 [B] on the CPU, segments of each image.
+        image: int64 [G] on the device, the image of each segment.
+        extent: float32 [B, 2] on the device, ``sizes`` as a tensor.
+        room: empty tensor of as many rows as there will be pairs, see :meth:`complete`.
     """
 
     def __init__(self, targets: list[dict]) -> None:
@@ -31,6 +35,20 @@ class PackedTargets(list):
         self.masks = torch.cat(
             [F.pad(m, (1, width + 1 - m.shape[-1], 1, height + 1 - m.shape[-2])) for m in masks]
         )
+
+    def complete(self, queries: int) -> "PackedTargets":
+        """Adds what only ``torch.compile`` needs: numbers of segments as data and as sizes.
+
+        Args:
+            queries: Q, of which each is matched with one segment at most.
+        """
+        device, counts = self.labels.device, [len(target["labels"]) for target in self]
+        self.counts = torch.tensor(counts)
+        images = torch.arange(len(counts)).repeat_interleave(self.counts)
+        self.image = images.to(device, non_blocking=True)
+        self.extent = torch.tensor(self.sizes).float().to(device, non_blocking=True)
+        self.room = torch.empty(sum(min(n, queries) for n in counts))
+        return self
 
     @classmethod
     def of(cls, targets: list[dict]) -> "PackedTargets":

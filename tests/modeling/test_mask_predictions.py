@@ -65,7 +65,8 @@ def test_matched_masks_and_their_gradients_equal_those_of_written_out_masks():
         layers = lazy_layers(requires_grad=True)
         leaves = [p.mask_embed for p in layers] + [layers[0].mask_features]
         predictions = dense(layers) if written_out else layers
-        masks.append(matched_mask_logits(predictions, image, query, counts))
+        per_layer = (x.split([3, 3, 2]) for x in (image, query))
+        masks.append(matched_mask_logits(predictions, *per_layer, torch.tensor(counts)))
         loss = sum((mask**3).sum() for mask in masks[-1])
         gradients.append(torch.autograd.grad(loss, leaves))
     assert [len(mask) for mask in masks[0]] == [3, 3, 2]
@@ -75,8 +76,8 @@ def test_matched_masks_and_their_gradients_equal_those_of_written_out_masks():
 
 def test_no_match_at_all_leaves_a_gradient_path():
     layers = lazy_layers(requires_grad=True)
-    none = torch.zeros(0, dtype=torch.int64)
-    masks = matched_mask_logits(layers, none, none, [[0, 0]] * LAYERS)
+    none = [torch.zeros(0, dtype=torch.int64)] * LAYERS
+    masks = matched_mask_logits(layers, none, none, torch.zeros(LAYERS, BATCH, dtype=torch.int64))
     sum(mask.sum() for mask in masks).backward()
     assert masks[0].shape == (0, HEIGHT, WIDTH)
     assert layers[0].mask_features.grad.abs().sum() == 0

@@ -22,14 +22,17 @@ def window_partition(x: Tensor, window_size: int) -> Tensor:
     batch, height, width, channels = x.shape
     rows, columns = height // window_size, width // window_size
     x = x.view(batch, rows, window_size, columns, window_size, channels)
-    return x.transpose(2, 3).reshape(-1, window_size, window_size, channels)
+    # A copy in any case; as clone and view, torch.compile need not ask whether.
+    x = x.transpose(2, 3).clone(memory_format=torch.contiguous_format)
+    return x.view(batch * rows * columns, window_size, window_size, channels)
 
 
 def window_reverse(windows: Tensor, window_size: int, height: int, width: int) -> Tensor:
     """Puts ``[B * nW, window_size, window_size, C]`` together again as ``[B, H, W, C]``."""
     rows, columns = height // window_size, width // window_size
     x = windows.reshape(-1, rows, columns, window_size, window_size, windows.shape[-1])
-    return x.transpose(2, 3).reshape(-1, height, width, windows.shape[-1])
+    x = x.transpose(2, 3).clone(memory_format=torch.contiguous_format)
+    return x.view(len(x), height, width, windows.shape[-1])
 
 
 def shifted_window_mask(
@@ -205,9 +208,10 @@ class SwinTransformerBlock(nn.Module):
     def _window_attention(self, x: Tensor, shift_mask: Tensor | None) -> Tensor:
         _, height, width, _ = x.shape
         size, shift = self.window_size, self.shift_size
+        rows, columns = (height + size - 1) // size, (width + size - 1) // size
         # Zeros are added after the norm and take part in the attention, as published.
-        x = F.pad(x, (0, 0, 0, -width % size, 0, -height % size))  # [B, H', W', C]
-        padded_height, padded_width = x.shape[1:3]
+        padded_height, padded_width = rows * size, columns * size
+        x = F.pad(x, (0, 0, 0, padded_width - width, 0, padded_height - height))  # [B, H', W', C]
         if shift:
             x = torch.roll(x, shifts=(-shift, -shift), dims=(1, 2))
         windows = window_partition(x, size).flatten(1, 2)  # [B*nW, N, C]
@@ -215,7 +219,16 @@ class SwinTransformerBlock(nn.Module):
         x = window_reverse(windows.unflatten(1, (size, size)), size, padded_height, padded_width)
         if shift:
             x = torch.roll(x, shifts=(shift, shift), dims=(1, 2))
+        return _top_left(x, height, width)
+
+
+def _top_left(x: Tensor, height: int, width: int) -> Tensor:
+    """``x[:, :height, :width]``."""
+    if not torch.compiler.is_compiling():
         return x[:, :height, :width]
+    # Dense whether something is cut off or not, or each of these cases would be compiled.
+    rows, columns = (torch.arange(n, device=x.device) for n in (height, width))
+    return x.index_select(1, rows).index_select(2, columns)
 
 
 class PatchMerging(nn.Module):
