@@ -134,6 +134,6 @@ def painted(instances, ignore_label: int, device: torch.device) -> Tensor:
         return torch.full(size, ignore_label, dtype=torch.int64, device=device)
     masks = masks.to(device, non_blocking=True).bool()  # [n, h, w]
     order = masks.flatten(1).sum(1).argsort(stable=True)  # small ones first
-    masks, classes = masks[order], instances.gt_classes.to(device)[order]
+    masks, classes = masks[order], instances.gt_classes.to(device, non_blocking=True)[order]
     covered, topmost = masks.byte().max(dim=0)  # the first of those that cover a pixel
     return torch.where(covered.bool(), classes[topmost], ignore_label)

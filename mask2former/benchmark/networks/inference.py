@@ -53,11 +53,8 @@ class Ours:
     def _prepared(self, network: nn.Module, cfg: CfgNode) -> nn.Module:
         cfg = cfg.clone()
         cfg.MODEL.FAST = True
-        network = prepare_for_inference(copy.deepcopy(network), cfg)
-        if self.setting.compiled:
-            network.backbone.compile()
-            network.sem_seg_head.compile()
-        return network
+        cfg.MODEL.COMPILE = self.setting.compiled
+        return prepare_for_inference(copy.deepcopy(network), cfg)
 
     def images(self) -> Any:
         """The normalised and padded batch, an ImageList."""
@@ -67,7 +64,7 @@ class Ours:
     def logits(self) -> tuple[Tensor, Tensor]:
         """Class logits [B, Q, K + 1] and mask logits [B, Q, H/4, W/4] of the image."""
         with self.setting.autocast():
-            outputs = self.network.sem_seg_head(self.network.backbone(self.images().tensor))
+            outputs = self.network.predictions(self.images().tensor)
             return outputs["pred_logits"], outputs["pred_masks"]
 
     @torch.no_grad()

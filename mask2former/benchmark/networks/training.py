@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from detectron2.config import CfgNode
 from detectron2.structures import Instances
+from mask2former.modeling.compiling import compile_for_training
 from mask2former.modeling.fast_training import prepare_for_training
 from mask2former.ops import use_implementation
 
@@ -39,8 +40,7 @@ class Ours:
     def _prepare(self, cfg: CfgNode) -> None:
         prepare_for_training(self.network, cfg)
         if self.setting.compiled:
-            self.network.backbone.compile()
-            self.network.sem_seg_head.compile()
+            compile_for_training(self.network)
 
     def loss(self) -> Tensor:
         """The weighted sum of all losses."""
