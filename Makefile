@@ -2,7 +2,8 @@
 # make web          the quickstart's model in the browser (WEB_ARGS="--port 8080")
 # make test         install if needed, run all tests
 # make bench        speed and memory against transformers and readable code: output/bench.md
-# make bench-gpu    GPU tests, then the same on one GPU, with the CUDA torch of PYTHON
+# make bench-gpu    on a GPU, with the CUDA torch of PYTHON: kernels, GPU tests, then the same table
+#                   (BENCH_GPU_ARGS=--dry-run prints the commands)
 # make lint         ruff, formatting included
 # make install      only the virtual environment .venv
 SHELL  := /bin/bash
@@ -45,15 +46,8 @@ bench: $(STAMP)
 
 # On a machine that has a GPU, CUDA torch in PYTHON, and nothing else: no virtual environment, so that
 # torch stays the one that is there; what else is missing is installed into PYTHON.
-bench-gpu: export PYTHONPATH := $(CURDIR):$(CURDIR)/d2lite
 bench-gpu:
-	@$(PYTHON) -c "import sys, torch; sys.exit(None if torch.cuda.is_available() else \
-	'make bench-gpu: torch of $(PYTHON) finds no GPU; give another with PYTHON=...')"
-	$(PYTHON) -c "import fvcore, timm, pytest, transformers, cv2" 2>/dev/null || \
-	grep -v -E '^(torch|torchvision)=' requirements.txt | $(PYTHON) -m pip install -q -r /dev/stdin
-	$(PYTHON) build_ops.py
-	$(PYTHON) -m pytest -q -m gpu tests
-	$(PYTHON) tools/benchmark.py table --device cuda --output output/bench-gpu.md
+	$(PYTHON) tools/bench_gpu.py $(BENCH_GPU_ARGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -237,6 +237,17 @@ class TestTable:
             config = getattr(args, "config_file", None)
             assert config is None or Path(config).is_file()
 
+    def test_waits_and_the_ops_yardsticks_are_shown(self):
+        op = {"name": "large", "ratio": 9, "lowest_ratio": 8, "highest_ratio": 10}
+        op |= {"published": [2, 1.5, 2.5], "bound_seconds": 0.1, "kernel_seconds": 0.4}
+        result = {"synchronisations": {"training": {"waits": 2}}, "results": [op]}
+        assert table.table_rows("R50", result) == [
+            "| R50, training | goal: at most 3 | 2 times | |",
+            "| R50, large | reference | 9.00x (8.00-10.00) | |",
+            "| R50, large | published algorithm | 2.00x (1.50-2.50) | |",
+            "| R50, large | a copy of as many bytes | 0.25 of its speed | |",
+        ]
+
     def test_memory_and_peak_are_shown(self):
         ratio = {"median": 2.0, "min": 1.5, "max": 2.5}
         result = {

@@ -1,6 +1,7 @@
 """The host hardly ever waits for the device; without a GPU this shows on a device that is none."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -134,6 +135,25 @@ def test_the_command_prints_places_and_fails_above_the_limit(tmp_path, capsys):
     assert json.loads(path.read_text())["synchronisations"]["inference"]["waits"] == 2
     assert cli.main([*arguments, "--most", "1"]) == 1
     assert "more than 1: inference" in capsys.readouterr().err
+
+
+def test_only_waiting_calls_within_the_step_are_taken_from_a_profile():
+    def event(name, start):
+        return SimpleNamespace(name=name, time_range=SimpleNamespace(start=start, end=start + 1))
+
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        with torch.profiler.record_function(counting._WATCHED):
+            torch.ones(3).sum()
+    events = list(profile.events())
+    (window,) = (e.time_range for e in events if e.name == counting._WATCHED)
+    events += [event("cudaStreamSynchronize", window.start)] * 2
+    events += [event("cudaDeviceSynchronize", window.end + 1)]  # the one that ends the profile
+    events += [event("cudaLaunchKernel", window.start)]
+    events += [event("Memcpy DtoH (Device -> Pageable)", window.end + 1)]  # the device is behind
+    assert counting._calls_within(events) == {
+        "cudaStreamSynchronize": 2,
+        "Memcpy DtoH (Device -> Pageable)": 1,
+    }
 
 
 @pytest.mark.gpu

@@ -50,6 +50,7 @@ CPU = (
     _row("Neighbourhood attention", "op --op neighborhood --rounds 3"),
     _row("Panoptic evaluation", "eval"),
     _row("LSJ mapper", "data --mapper coco_panoptic_lsj --rounds 5"),
+    _row("Waiting for the device", "syncs --size 128 128 --images 1"),
 )
 _LARGE = f"--size 800 1344 --device cuda --config-file {_R50}"
 _BF16 = "--dtype bfloat16"
@@ -67,6 +68,7 @@ CUDA = (
         f"--config-file {_R50}",
     ),
     _row("Post-processing", "post --device cuda --rounds 20"),
+    _row("Waiting for the device", "syncs --device cuda --size 800 1344"),
 )
 
 
@@ -134,6 +136,8 @@ def table_rows(name: str, result: dict[str, Any]) -> list[str]:
         lines.append(f"| {name} | matrix products | {_text(share, '')} of their speed | |")
     if "ratio" in result:
         lines.append(f"| {name} | plain | {_text(result['ratio'])} | |")
+    for subject, found in result.get("synchronisations", {}).items():
+        lines.append(f"| {name}, {subject} | goal: at most 3 | {found['waits']} times | |")
     for item in result.get("results", ()):
         if "lowest_ratio" in item:
             keys = {"median": "ratio", "min": "lowest_ratio", "max": "highest_ratio"}

@@ -90,8 +90,11 @@ def _runtime_calls(step: Callable[[], object]) -> dict[str, int]:
         with torch.profiler.record_function(_WATCHED):
             step()
         torch.cuda.synchronize()  # outside of what is watched: the profiler needs complete events
-    events = profile.events()
-    # The host's range of that name; the device has one of its own.
+    return _calls_within(profile.events())
+
+
+def _calls_within(events) -> dict[str, int]:
+    # The host's range of that name; the device has one of its own, which begins later.
     ranges = [e.time_range for e in events if e.name == _WATCHED]
     window = min(ranges, key=lambda r: r.start)
     calls: dict[str, int] = {}
