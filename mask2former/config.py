@@ -313,3 +313,8 @@ def _add_speed_keys(cfg: CN) -> None:
     # False: neither, and the ops' readable references instead of their compiled kernels, to
     # compare with. See docs/performance.md. [ours]
     cfg.MODEL.FAST = True
+    # torch.compile, at the first images. MODEL: the network (on a GPU post-processing, too) of the
+    # demo, the annotation tools and --eval-only. SOLVER: the network and the criterion of training.
+    # Needs a C++ compiler. See docs/compile.md. [ours]
+    cfg.MODEL.COMPILE = False
+    cfg.SOLVER.COMPILE = False

@@ -44,6 +44,8 @@ class MaskFormer(nn.Module):
         ValueError: masks would not be resized although panoptic or instance output is on.
     """
 
+    segment = staticmethod(segment)  # post-processing; MODEL.COMPILE puts a compiled one here
+
     @configurable
     def __init__(
         self,
@@ -143,12 +145,16 @@ class MaskFormer(nn.Module):
         """
         batched_inputs = unpaired(batched_inputs)
         images = self.preprocess_image(batched_inputs)  # [B, 3, H, W], padded
-        features = self.backbone(images.tensor)  # res2 ... res5: [B, C_i, H/s, W/s]
-        outputs = self.sem_seg_head(features)  # [B, Q, K + 1], [B, Q, H/4, W/4], aux
+        outputs = self.predictions(images.tensor)  # [B, Q, K + 1], [B, Q, H/4, W/4], aux
         if self.training:
             targets = self.prepare_targets(ground_truth(batched_inputs), images)
             return self.losses(outputs, targets)
         return self.inference(outputs, images, batched_inputs)
+
+    def predictions(self, images: Tensor) -> dict:
+        """The network: normalised images [B, 3, H, W] to the outputs of its head."""
+        features = self.backbone(images)  # res2 ... res5: [B, C_i, H/s, W/s]
+        return self.sem_seg_head(features)
 
     def preprocess_image(self, batched_inputs: list[dict]) -> ImageList:
         """Normalises the images, then pads them with zeros to one size."""
@@ -214,7 +220,9 @@ class MaskFormer(nn.Module):
             early = self.sem_seg_postprocess_before_inference
             frames.append(Frame(padded, valid, size if early else valid))
             requested.append(size)
-        results = segment(outputs["pred_logits"], outputs["pred_masks"], frames, self._settings())
+        results = self.segment(
+            outputs["pred_logits"], outputs["pred_masks"], frames, self._settings()
+        )
         if not self.sem_seg_postprocess_before_inference:
             for result, frame, size in zip(results, frames, requested):
                 result["sem_seg"] = sem_seg_postprocess(result["sem_seg"], frame.valid, *size)

@@ -29,14 +29,20 @@ class SeMaskMaskFormer(MaskFormer):
         """
         batched_inputs = unpaired(batched_inputs)
         images = self.preprocess_image(batched_inputs)  # [B, 3, H, W], padded
-        features, class_maps = self._backbone_pair(images.tensor)  # res2 ... res5 each
-        outputs, semantic = self.sem_seg_head(features, class_maps)
+        outputs = self.predictions(images.tensor)
         if not self.training:
             return self.inference(outputs, images, batched_inputs)
-        outputs["semantic"] = semantic
         targets = self.prepare_targets(ground_truth(batched_inputs), images)
         self._add_semantic_targets(targets, batched_inputs, images)
         return self.losses(outputs, targets)
+
+    def predictions(self, images: Tensor) -> dict:
+        """As ``MaskFormer.predictions``; in training with the semantic prediction, ``semantic``."""
+        features, class_maps = self._backbone_pair(images)  # res2 ... res5 each
+        outputs, semantic = self.sem_seg_head(features, class_maps)
+        if self.training:
+            outputs["semantic"] = semantic
+        return outputs
 
     def _backbone_pair(self, images: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         pair = self.backbone(images)

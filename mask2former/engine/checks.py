@@ -8,6 +8,7 @@ from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 from mask2former.data.dataset_mappers import DATASET_MAPPERS
 from mask2former.data.datasets.folders import remedy, require_dataset_files
+from mask2former.modeling.compiling import check_compiler
 
 from .checkpoint import check_weights_exist
 from .errors import ConfigError
@@ -15,7 +16,7 @@ from .suggestions import nearest
 
 
 def check_config(cfg: CfgNode, *, eval_only: bool, resume: bool) -> None:
-    """Raises ConfigError (or WeightsError) at the first thing that cannot work."""
+    """Raises ConfigError (WeightsError, CompilerError) at the first thing that cannot work."""
     if eval_only and not cfg.DATASETS.TEST:
         raise ConfigError("--eval-only: DATASETS.TEST is empty; name a data set to evaluate on")
     if not eval_only and not cfg.DATASETS.TRAIN:
@@ -28,6 +29,9 @@ def check_config(cfg: CfgNode, *, eval_only: bool, resume: bool) -> None:
         check_crop_sampling(cfg)
         check_batch_size(cfg, comm.get_world_size())
     check_evaluation(cfg, eval_only=eval_only)
+    key, node = ("MODEL.COMPILE", cfg.MODEL) if eval_only else ("SOLVER.COMPILE", cfg.SOLVER)
+    if node.COMPILE:
+        check_compiler(key, cfg.MODEL.DEVICE)
     resumes = resume and os.path.exists(os.path.join(cfg.OUTPUT_DIR, "last_checkpoint"))
     is_local = bool(cfg.MODEL.WEIGHTS) and "://" not in cfg.MODEL.WEIGHTS
     # Other machines than the first need not have the file: they get the weights from rank 0.

@@ -3,7 +3,7 @@
 from mask2former.data.dataset_mappers.reading import ImageDecodeError
 from mask2former.data.errors import DataError
 from mask2former.evaluation.errors import EvaluationError
-from mask2former.modeling.errors import BackboneError
+from mask2former.modeling.errors import BackboneError, CompilerError
 
 
 class UserError(Exception):
@@ -23,7 +23,14 @@ class TrainingDiverged(UserError, FloatingPointError):
 
 
 # All errors of the package that name what the user can mend.
-USER_ERRORS = (UserError, ImageDecodeError, DataError, EvaluationError, BackboneError)
+USER_ERRORS = (
+    UserError,
+    ImageDecodeError,
+    DataError,
+    EvaluationError,
+    BackboneError,
+    CompilerError,
+)
 
 
 def message_of(error: Exception) -> str:

@@ -27,6 +27,7 @@ from detectron2.utils.events import (
 from mask2former.data.build import build_test_loader, build_train_loader
 from mask2former.evaluation import build_evaluator
 from mask2former.inference.tiling import tiled
+from mask2former.modeling.compiling import compile_for_training
 from mask2former.modeling.fast_training import prepare_for_training
 from mask2former.test_time_augmentation import SemanticSegmentorWithTTA
 
@@ -61,6 +62,8 @@ class Trainer(DefaultTrainer):
         model = prepare_for_training(self.build_model(cfg), cfg)
         optimizer = self.build_optimizer(cfg, model)
         dtype = autocast_dtype(cfg, next(model.parameters()).device)
+        if cfg.SOLVER.COMPILE:
+            compile_for_training(model)
         model = _distributed(model)
         self._trainer = TrainStep(model, None, optimizer, dtype=dtype)
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)

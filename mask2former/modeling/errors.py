@@ -31,3 +31,10 @@ class BackboneError(ValueError):
 
     The message names the key or file and the remedy.
     """
+
+
+class CompilerError(ValueError):
+    """torch.compile was asked for, but has no compiler on this machine.
+
+    The message names the key and the remedy.
+    """

@@ -15,18 +15,21 @@ from detectron2.config import CfgNode
 from detectron2.layers import FrozenBatchNorm2d
 from mask2former.ops import use_implementation
 
+from .compiling import compile_for_inference
+
 # Written as (convolution, norm) attributes of one module; timm's ResNets have such pairs, always
 # called one right after the other. (Its norms that include an activation are left alone.)
 _TIMM_PAIRS = (("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3"))
 
 
 def prepare_for_inference(model: nn.Module, cfg: CfgNode) -> nn.Module:
-    """Applies ``MODEL.FAST`` to a model whose weights are loaded and will not be trained.
+    """Applies ``MODEL.FAST`` and ``MODEL.COMPILE`` to a model with its final weights.
 
     True: batch norms of the backbone are folded and convolutional backbones work channels-last.
     Parameters change in name and value, so do not save the model's state dict afterwards. False:
     the model is left as published, and the compiled ops give way to their readable references
-    during its calls.
+    during its calls. For ``MODEL.COMPILE`` see
+    :func:`~mask2former.modeling.compiling.compile_for_inference`.
 
     Args:
         model: any meta architecture; is put into evaluation mode and changed in place.
@@ -36,6 +39,8 @@ def prepare_for_inference(model: nn.Module, cfg: CfgNode) -> nn.Module:
         ``model``.
     """
     model.eval()
+    if cfg.MODEL.COMPILE:
+        compile_for_inference(model)
     if not cfg.MODEL.FAST:
         return with_reference_ops(model)
     backbone = getattr(model, "backbone", None)

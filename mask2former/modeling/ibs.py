@@ -63,6 +63,8 @@ class IntraBatchSupervision:
         partners: draws the other image for each image of a batch, see :func:`draw_partners`.
     """
 
+    compiles = False  # how many masks it looks at depends on the matches
+
     def __init__(
         self,
         thing_classes: Collection[int] | None,

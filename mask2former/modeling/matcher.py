@@ -249,7 +249,7 @@ class HungarianMatcher(nn.Module):
 
 
 def _products(segments: Tensor, queries: Tensor, counts: Tensor) -> Tensor:
-    """Inner products [L, G, Q] of segments [L, G, P] with the queries [L, B, Q, P] of their image."""
+    """Inner products [L, G, Q] of segments [L, G, P] with their image's queries [L, B, Q, P]."""
     layers, total = segments.shape[:2]
     per_image = counts.repeat(layers)[None]  # images of different predictions are as many images
     product = products_by_image(segments.flatten(0, 1), queries.flatten(0, 1).mT, per_image)

@@ -65,20 +65,42 @@ def segment(
         return _finish(tasks)
 
 
+def choose(
+    logits: Tensor, threshold: float, topk: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """What class logits [..., Q, K + 1] alone decide.
+
+    Returns:
+        class probabilities [..., Q, K] without "no object"; of each query the greatest probability
+        and its class (int64, -1 if the query is no candidate for a panoptic segment), [..., Q];
+        and the at most ``topk`` most probable (query, class) pairs as probability and query * K +
+        class, best first.
+    """
+    probs = at_least_float32(logits).softmax(-1)
+    object_probs = probs[..., :-1]
+    queries, classes = object_probs.shape[-2:]
+    best, labels = probs.max(-1)
+    candidates = (labels != classes) & (best > threshold)
+    pair_scores, pairs = object_probs.flatten(-2).topk(min(topk, queries * classes))
+    return object_probs, best, torch.where(candidates, labels, -1), pair_scores, pairs
+
+
+def wanted_pairs(pairs: np.ndarray, classes: int, settings: Settings) -> np.ndarray:
+    """Which pairs (query * K + class) become instances: int64 indices."""
+    if not settings.only_things:
+        return np.arange(len(pairs))
+    return np.flatnonzero(np.isin(pairs % classes, list(settings.things)))
+
+
 def _choose_queries(
     logits: Tensor, masks: Tensor, frames: list[Frame | None], settings: Settings
 ) -> list[dict[str, Task]]:
     """The tasks of each image, by the key of their output."""
-    probs = at_least_float32(logits).softmax(-1)  # [B, Q, K + 1]
-    object_probs = probs[..., :-1]
+    object_probs, best, labels, pair_scores, pairs = choose(
+        logits, settings.object_mask_threshold, settings.topk
+    )
     queries, classes = object_probs.shape[1:]
-
-    # Panoptic candidates: label of a query that takes part, else -1. Instances: the best pairs.
-    best, labels = probs.max(-1)  # [B, Q]
-    candidates = (labels != classes) & (best > settings.object_mask_threshold)
-    topk = min(settings.topk, queries * classes)
-    pair_scores, pairs = object_probs.flatten(1).topk(topk)  # [B, topk], best first
-    on_host = torch.cat([torch.where(candidates, labels, -1), pairs], dim=1).cpu().numpy()
+    on_host = torch.cat([labels, pairs], dim=1).cpu().numpy()
     host_labels, host_pairs = on_host[:, :queries], on_host[:, queries:]
 
     tasks: list[dict[str, Task]] = []
@@ -98,9 +120,7 @@ def _choose_queries(
                 size=size,
             )
         if settings.instance:
-            chosen = np.arange(topk)
-            if settings.only_things:
-                chosen = np.flatnonzero(np.isin(host_pairs[i] % classes, list(settings.things)))
+            chosen = wanted_pairs(host_pairs[i], classes, settings)
             index = _to_device(chosen, best.device)
             of_image["instances"] = InstanceTask(
                 (host_pairs[i][chosen] // classes).tolist(),

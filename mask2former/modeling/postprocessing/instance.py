@@ -41,10 +41,9 @@ class InstanceTask:
 
     def add(self, rows: slice, probs: Tensor) -> None:
         """Takes some rows of the mask probabilities of ``queries``, [M, rows, W]."""
-        masks = probs > 0.5
-        self.masks[:, rows] = masks
-        self.areas += masks.sum((1, 2), dtype=torch.int32)
-        self.confidence += F.threshold(probs, 0.5, 0.0).sum((1, 2))
+        self.masks[:, rows], areas, confidence = foreground(probs)
+        self.areas += areas
+        self.confidence += confidence
 
     def finish(self) -> Instances:
         """Fields pred_masks (float 0 or 1, [N, H, W]), pred_boxes, scores, pred_classes."""
@@ -58,6 +57,12 @@ class InstanceTask:
         result.scores = scores[order]
         result.pred_classes = self.classes[order]
         return result
+
+
+def foreground(probs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Masks (bool) of probabilities [N, H, W], their areas and sums of probabilities."""
+    masks = probs > 0.5
+    return masks, masks.sum((1, 2), dtype=torch.int32), F.threshold(probs, 0.5, 0.0).sum((1, 2))
 
 
 def tight_boxes(masks: Tensor) -> Tensor:

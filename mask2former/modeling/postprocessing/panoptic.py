@@ -7,6 +7,30 @@ from torch import Tensor
 
 from .resize import Size
 
+RANK = torch.int16
+
+
+def winners(probs: Tensor, scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Who wins each pixel.
+
+    Args:
+        probs: mask probabilities [N, H, W], N > 0.
+        scores: class probabilities [N, 1, 1].
+
+    Returns:
+        the winner's rank, int16 [H, W]; whether its own mask is foreground there, bool [H, W]; and
+        int64 [3, N]: pixels of the mask, pixels won, and both at once.
+    """
+    winner = (probs * scores).max(0, keepdim=True).indices  # [1, H, W]
+    foreground = probs >= 0.5
+    inside = foreground.gather(0, winner)[0]
+    ranks = winner.flatten()
+    areas = torch.zeros(3, probs.shape[0], dtype=torch.int64, device=probs.device)
+    areas[0] = foreground.sum((1, 2), dtype=torch.int32)
+    areas[1].scatter_add_(0, ranks, torch.ones_like(ranks))
+    areas[2].scatter_add_(0, ranks, inside.flatten().long())
+    return winner[0].to(RANK), inside, areas
+
 
 class PanopticTask:
     """Gives every pixel to the query with the greatest class x mask probability.
@@ -17,7 +41,8 @@ class PanopticTask:
     Args:
         queries: indices of the queries that take part, ascending: their most likely class is an
             object class with a probability above the threshold.
-        classes: these classes, on the host.
+        classes: these classes, on the host; -1 if a query does not take part after all, with a
+            score below 0 so that it wins no pixel of another's.
         scores: their probabilities, on the device, [N].
         things: the classes (contiguous ids) that are things.
         overlap_threshold: least share, of the pixels where a mask is foreground, that it must win.
@@ -40,7 +65,7 @@ class PanopticTask:
         self.things = things
         self.overlap_threshold = overlap_threshold
         device, count = scores.device, len(classes)
-        self.winner = torch.zeros(size, dtype=torch.int16, device=device)  # rank in `queries`
+        self.winner = torch.zeros(size, dtype=RANK, device=device)  # rank in `queries`
         self.inside = torch.zeros(size, dtype=torch.bool, device=device)  # of the winner's mask
         # Rows: pixels of the mask, pixels won, and both at once.
         self.areas = torch.zeros(3, count, dtype=torch.int64, device=device)
@@ -49,17 +74,8 @@ class PanopticTask:
         """Takes some rows of the mask probabilities of ``queries``, [N, rows, W]."""
         if not len(self.classes):
             return
-        winner = (probs * self.scores).max(0, keepdim=True).indices  # [1, rows, W]
-        foreground = probs >= 0.5
-        inside = foreground.gather(0, winner)
-        winner, inside = winner[0], inside[0]
-
-        self.winner[rows] = winner.to(self.winner.dtype)
-        self.inside[rows] = inside
-        ranks = winner.flatten()
-        self.areas[0] += foreground.sum((1, 2), dtype=torch.int32)
-        self.areas[1].scatter_add_(0, ranks, torch.ones_like(ranks))
-        self.areas[2].scatter_add_(0, ranks, inside.flatten().long())
+        self.winner[rows], self.inside[rows], areas = winners(probs, self.scores)
+        self.areas += areas
 
     def finish(self, areas: Sequence[Sequence[int]]) -> tuple[Tensor, list[dict]]:
         """Decides which queries become segments.
@@ -84,7 +100,7 @@ class PanopticTask:
         segments: list[dict] = []
         stuff: dict[int, int] = {}  # class -> segment id
         for rank, category in enumerate(self.classes):
-            if not (won[rank] > 0 and masks[rank] > 0 and both[rank] > 0):
+            if category < 0 or not (won[rank] > 0 and masks[rank] > 0 and both[rank] > 0):
                 continue
             if won[rank] / masks[rank] < self.overlap_threshold:
                 continue

@@ -68,22 +68,37 @@ def strips(masks: Tensor, frame: Frame | None) -> Iterator[tuple[slice, Tensor]]
         rows of the output, and the logits there: float32 (or float64) [N, rows, width].
     """
     masks = at_least_float32(masks)
-    height, width = masks.shape[-2:] if frame is None else frame.output
-    values = STRIP_VALUES.get(masks.device.type, STRIP_VALUES["cuda"])
-    step = max(1, values // max(1, len(masks) * width))
-    if frame is not None:
-        ends = ((frame.padded[i], frame.valid[i], frame.output[i]) for i in range(2))
-        row_axis, column_axis = (
-            resize_axis(masks.shape[1 + i], *sizes, masks.dtype, masks.device)
-            for i, sizes in enumerate(ends)
-        )
-    for start in range(0, height, step):
-        rows = slice(start, min(start + step, height))
-        if frame is None:
+    if frame is None:
+        for rows in _strips_of_rows(*masks.shape, masks.device):
             yield rows, masks[:, rows]
-        else:
-            source, weights = row_axis.block(rows.start, rows.stop)
-            yield rows, _resize_columns(weights @ masks[:, source], column_axis)
+        return
+    for rows, source, weights, columns in resizing(masks, frame):
+        yield rows, _resize_columns(weights @ source, columns)
+
+
+def resizing(masks: Tensor, frame: Frame) -> Iterator[tuple[slice, Tensor, Tensor, Axis]]:
+    """Rows of the output, what they are made of, [N, s, w], and the maps [rows, s], [width, w]."""
+    row_axis, column_axis = (
+        resize_axis(
+            masks.shape[1 + i],
+            frame.padded[i],
+            frame.valid[i],
+            frame.output[i],
+            masks.dtype,
+            masks.device,
+        )
+        for i in range(2)
+    )
+    for rows in _strips_of_rows(len(masks), *frame.output, masks.device):
+        source, weights = row_axis.block(rows.start, rows.stop)
+        yield rows, masks[:, source], weights, column_axis
+
+
+def _strips_of_rows(count: int, height: int, width: int, device: torch.device) -> Iterator[slice]:
+    values = STRIP_VALUES.get(device.type, STRIP_VALUES["cuda"])
+    step = max(1, values // max(1, count * width))
+    for start in range(0, height, step):
+        yield slice(start, min(start + step, height))
 
 
 def _resize_columns(masks: Tensor, axis: Axis) -> Tensor:
