@@ -10,8 +10,9 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
-# Two threads keep up with any network seen so far. The limits bound what waits for them: images,
-# and bytes of the arrays they were given (100 masks of 1024x2048 are 200 MiB).
+# More than two threads wait for each other's Python more than they bring (docs/evaluation.md). The
+# limits bound what waits for them: images, and bytes of the arrays they were given (100 masks of
+# 1024x2048 are 200 MiB, as bytes).
 THREADS = 2
 QUEUE = 8
 QUEUE_BYTES = 256 * 2**20

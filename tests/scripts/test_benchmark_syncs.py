@@ -141,9 +141,11 @@ def test_only_waiting_calls_within_the_step_are_taken_from_a_profile():
     def event(name, start):
         return SimpleNamespace(name=name, time_range=SimpleNamespace(start=start, end=start + 1))
 
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
-        with torch.profiler.record_function(counting._WATCHED):
-            torch.ones(3).sum()
+    with (
+        torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile,
+        torch.profiler.record_function(counting._WATCHED),
+    ):
+        torch.ones(3).sum()
     events = list(profile.events())
     (window,) = (e.time_range for e in events if e.name == counting._WATCHED)
     events += [event("cudaStreamSynchronize", window.start)] * 2
