@@ -12,7 +12,6 @@ from detectron2.config import configurable
 from detectron2.data import MetadataCatalog
 from detectron2.modeling import META_ARCH_REGISTRY, build_backbone, build_sem_seg_head
 from detectron2.modeling.backbone import Backbone
-from detectron2.modeling.postprocessing import sem_seg_postprocess
 from detectron2.structures import ImageList, Instances
 
 from .modeling.criterion import SetCriterion
@@ -90,6 +89,8 @@ class MaskFormer(nn.Module):
         self.panoptic_on = panoptic_on
         self.instance_on = instance_on
         self.test_topk_per_image = test_topk_per_image
+        # Labels instead of class scores, bool masks; see fast_inference.compact_outputs.
+        self.compact_outputs = False
 
     @classmethod
     def from_config(cls, cfg) -> dict[str, Any]:
@@ -213,20 +214,15 @@ class MaskFormer(nn.Module):
     def inference(self, outputs: dict, images: ImageList, batched_inputs: list[dict]) -> list[dict]:
         """Post-processing of a batch; see :meth:`forward` for what it gives."""
         padded = tuple(images.tensor.shape[-2:])
+        early = self.sem_seg_postprocess_before_inference
         frames, requested = [], []
         for record, valid in zip(batched_inputs, images.image_sizes):
             valid = (int(valid[0]), int(valid[1]))
             size = (int(record.get("height", valid[0])), int(record.get("width", valid[1])))
-            early = self.sem_seg_postprocess_before_inference
             frames.append(Frame(padded, valid, size if early else valid))
             requested.append(size)
-        results = self.segment(
-            outputs["pred_logits"], outputs["pred_masks"], frames, self._settings()
-        )
-        if not self.sem_seg_postprocess_before_inference:
-            for result, frame, size in zip(results, frames, requested):
-                result["sem_seg"] = sem_seg_postprocess(result["sem_seg"], frame.valid, *size)
-        return results
+        logits, masks = outputs["pred_logits"], outputs["pred_masks"]
+        return self.segment(logits, masks, frames, self._settings(), None if early else requested)
 
     def semantic_inference(self, mask_cls: Tensor, mask_pred: Tensor) -> Tensor:
         """Class logits [Q, K + 1], mask logits [Q, H, W] -> scores [K, H, W]."""
@@ -247,6 +243,7 @@ class MaskFormer(nn.Module):
 
     def _settings(self, **tasks: bool) -> Settings:
         """The settings of post-processing, for the configured tasks or those given."""
+        compact = self.compact_outputs and not tasks  # those given are the published functions'
         if not tasks:
             tasks = {
                 "semantic": self.semantic_on,
@@ -263,6 +260,7 @@ class MaskFormer(nn.Module):
             topk=self.test_topk_per_image,
             things=self._thing_ids() if needs_things else frozenset(),
             only_things=only_things,
+            compact=compact,
         )
 
     def _thing_ids(self) -> frozenset[int]:

@@ -6,6 +6,7 @@ import os
 import weakref
 from collections import OrderedDict
 from collections.abc import Iterable
+from contextlib import nullcontext
 
 import torch
 import torch.distributed as dist
@@ -28,6 +29,7 @@ from mask2former.data.build import build_test_loader, build_train_loader
 from mask2former.evaluation import build_evaluator
 from mask2former.inference.tiling import tiled
 from mask2former.modeling.compiling import compile_for_training
+from mask2former.modeling.fast_inference import compact_outputs
 from mask2former.modeling.fast_training import prepare_for_training
 from mask2former.test_time_augmentation import SemanticSegmentorWithTTA
 
@@ -178,8 +180,12 @@ class Trainer(DefaultTrainer):
     ) -> OrderedDict:
         """Evaluates on every set of DATASETS.TEST; training goes on as if it had not happened."""
         _share_batch_statistics(model)
-        with kept_random_state():
-            return super().test(cfg, tiled(model, cfg), evaluators)
+        evaluated = tiled(model, cfg)
+        # Tiles are joined, and augmented images averaged, by their scores.
+        needs_scores = evaluated is not model or isinstance(model, SemanticSegmentorWithTTA)
+        compact = cfg.MODEL.FAST and evaluators is None and not needs_scores
+        with kept_random_state(), compact_outputs(model) if compact else nullcontext():
+            return super().test(cfg, evaluated, evaluators)
 
     @classmethod
     def test_with_TTA(cls, cfg: CfgNode, model: nn.Module) -> OrderedDict:

@@ -5,8 +5,10 @@ them; and convolutional backbones run on channels-last tensors, which CPU and GP
 Both change results by rounding only. docs/performance.md has what they gain.
 """
 
+import contextlib
 import functools
 import itertools
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -49,6 +51,27 @@ def prepare_for_inference(model: nn.Module, cfg: CfgNode) -> nn.Module:
         if is_convolutional(backbone):
             use_channels_last(backbone)
     return model
+
+
+@contextlib.contextmanager
+def compact_outputs(model: nn.Module) -> Iterator[None]:
+    """Lets models give what evaluators and drawing read of them, not more.
+
+    ``sem_seg`` is a :class:`~.postprocessing.LabelScores`, whose ``argmax(dim=0)`` gives the same
+    labels without K full-size maps of scores; ``pred_masks`` are bool, not float.
+
+    Args:
+        model: contains meta architectures that have ``compact_outputs``; others do not mind.
+    """
+    able = [m for m in model.modules() if hasattr(m, "compact_outputs")]
+    before = [m.compact_outputs for m in able]
+    for module in able:
+        module.compact_outputs = True
+    try:
+        yield
+    finally:
+        for module, value in zip(able, before):
+            module.compact_outputs = value
 
 
 def fold_batch_norms(module: nn.Module) -> int:

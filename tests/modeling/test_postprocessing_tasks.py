@@ -6,6 +6,7 @@ from torch import Tensor
 
 from detectron2.structures import BitMasks
 from mask2former.modeling.postprocessing import Frame, Settings, resize, segment
+from mask2former.modeling.postprocessing.best_class import BestClass
 from mask2former.modeling.postprocessing.instance import tight_boxes
 
 QUERIES, CLASSES, HEIGHT, WIDTH = 12, 5, 21, 34
@@ -210,3 +211,71 @@ def test_a_batch_copies_to_the_host_twice():
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert len([w for w in warnings if "synchronizing" in str(w.message)]) <= 2
+
+
+@pytest.mark.parametrize("frame", [None, Frame((84, 136), (80, 131), (61, 97))])
+def test_compact_outputs_are_the_same_labels_and_masks(frame):
+    logits, masks = logits_and_masks(5)
+    tasks = dict(semantic=True, panoptic=True, instance=True, topk=20)
+    full, compact = (run(logits, masks, frame, compact=c, **tasks) for c in (False, True))
+    labels = compact["sem_seg"].argmax(dim=0)
+    assert labels.dtype == torch.int64
+    assert torch.equal(labels, full["sem_seg"].argmax(dim=0))
+    assert compact["sem_seg"].shape == full["sem_seg"].shape
+    assert torch.equal(compact["panoptic_seg"][0], full["panoptic_seg"][0])
+    assert compact["instances"].pred_masks.dtype == torch.bool
+    assert torch.equal(compact["instances"].pred_masks.float(), full["instances"].pred_masks)
+    assert torch.equal(compact["instances"].scores, full["instances"].scores)
+
+
+@pytest.mark.parametrize("size", [(40, 65), (131, 190), (80, 131), (200, 50)])
+@pytest.mark.parametrize("strip", [1, 2000, 1 << 20])
+def test_labels_of_resized_scores_equal_the_published_order(monkeypatch, size, strip):
+    """Scores are made at the size of the input, resized to the output, then compared."""
+    monkeypatch.setitem(resize.STRIP_VALUES, "cpu", strip)
+    logits, masks = logits_and_masks(6)
+    frame = Frame((84, 136), (80, 131), (80, 131))
+    settings = Settings(semantic=True)
+    (full,) = segment(logits, masks, [frame], settings, [size])
+    (compact,) = segment(logits, masks, [frame], Settings(semantic=True, compact=True), [size])
+    assert full["sem_seg"].shape == (CLASSES, *size) == tuple(compact["sem_seg"].shape)
+    wanted = full["sem_seg"].argmax(dim=0)
+    assert (compact["sem_seg"].argmax(dim=0) == wanted).float().mean() > 0.9999
+
+
+def test_label_scores_know_only_the_best_class():
+    (result,) = segment(*logits_and_masks(7), [None], Settings(semantic=True, compact=True))
+    scores = result["sem_seg"]
+    assert len(scores) == CLASSES and scores.argmax(0, keepdim=True).shape == (1, HEIGHT, WIDTH)
+    with pytest.raises(ValueError, match="dim=0"):
+        scores.argmax(dim=1)
+
+
+class TestBestClass:
+    """Pruned classes never win."""
+
+    @pytest.fixture
+    def by_class(self):
+        """133 classes of 100 queries, some of which are sure of theirs."""
+        generator = torch.Generator().manual_seed(0)
+        logits = torch.randn(100, 134, generator=generator, dtype=torch.float64)
+        logits[torch.arange(18), torch.randint(133, (18,), generator=generator)] += 9
+        logits[18:, -1] += 8
+        return logits.softmax(-1)[:, :-1].T.contiguous()
+
+    @pytest.mark.parametrize("covered", [0.0, 0.3, 0.8, 1.0])
+    def test_it_equals_argmax_whatever_share_is_covered(self, by_class, covered):
+        generator = torch.Generator().manual_seed(1)
+        probs = 0.02 * torch.rand(100, 3000, generator=generator, dtype=torch.float64)
+        count = int(3000 * covered)
+        owner = torch.randint(18, (count,), generator=generator)
+        probs[owner, torch.arange(count)] = 0.5 + 0.5 * torch.rand(
+            count, generator=generator, dtype=torch.float64
+        )
+        assert torch.equal(BestClass(by_class)(probs), (by_class @ probs).argmax(0))
+
+    def test_where_classes_are_few_all_are_compared(self):
+        assert BestClass(torch.rand(19, 5)).first is None
+
+    def test_scores_of_nothing_are_the_first_class(self, by_class):
+        assert BestClass(by_class)(torch.zeros(100, 4, dtype=torch.float64)).tolist() == [0] * 4

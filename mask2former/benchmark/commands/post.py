@@ -2,8 +2,10 @@
 
 Logits are like a trained model's. The plain code makes all masks at full size and loops over
 queries; panoptic ids must agree at 99.99 % of the pixels, instances and semantic scores too, or
-nothing is timed. Beside it, the image processor of transformers (if installed), which answers
-another question: it makes maps at 384x384 and resizes those, so it is timed but not compared.
+nothing is timed. Ours gives what evaluation and annotation read: labels and bool masks; the line
+"float outputs" is ours with the published class scores and float masks. Beside it, the image
+processor of transformers (if installed), which answers another question: it makes maps at 384x384
+and resizes those, so it is timed but not compared.
 
   an image of 800x1067, maps of 480x640:
     python tools/benchmark.py post
@@ -54,6 +56,8 @@ def run(args: argparse.Namespace) -> int:
     found = subject.compare()
     print("agreement: " + ", ".join(f"{name} {value:.6f}" for name, value in found.items()))
     variants = {"mask2former": subject.ours, "plain": subject.plain}
+    if set(args.tasks) - {"panoptic"}:
+        variants["float outputs"] = subject.scores
     theirs = post.in_transformers(subject)
     if theirs is not None:
         variants["transformers"] = theirs

@@ -1,4 +1,4 @@
-"""Results for whole images that hold no stack of full-size maps."""
+"""Masks of whole images that are no stack of full-size maps."""
 
 from collections.abc import Iterator, Sequence
 
@@ -7,39 +7,6 @@ import torch
 from torch import Tensor
 
 from .plan import Box
-
-
-class LabelScores:
-    """Stands where ``sem_seg`` [K, H, W] is expected when only the best class is known.
-
-    What evaluators and drawing ask for works: ``argmax(dim=0)``, ``shape``, ``to``, ``cpu``.
-    """
-
-    def __init__(self, labels: Tensor, num_classes: int) -> None:
-        """
-        Args:
-            labels: int16 or int64 [H, W].
-        """
-        self._labels = labels
-        self.shape = torch.Size((num_classes, *labels.shape))
-
-    def argmax(self, dim: int = 0) -> Tensor:
-        """The best class, int64 [H, W].
-
-        Raises:
-            ValueError: over another dimension.
-        """
-        if dim != 0:
-            raise ValueError("only the best class of each pixel is known: use dim=0")
-        return self._labels.long()
-
-    def to(self, *args, **kwargs) -> "LabelScores":
-        """The same on another device."""
-        return LabelScores(self._labels.to(*args, **kwargs), self.shape[0])
-
-    def cpu(self) -> "LabelScores":
-        """The same on the CPU."""
-        return self.to("cpu")
 
 
 class BoxedMasks:

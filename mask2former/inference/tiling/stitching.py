@@ -6,10 +6,11 @@ import numpy as np
 import torch
 
 from detectron2.structures import Boxes, Instances
+from mask2former.modeling.postprocessing import LabelScores
 
 from .joining import Part, join
 from .plan import Box, Tile
-from .results import BoxedMasks, LabelScores
+from .results import BoxedMasks
 
 
 class Stitcher:

@@ -12,11 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from detectron2.modeling.postprocessing import sem_seg_postprocess
+
 from ..mask_predictions import at_least_float32
 from .inference import Settings, choose, segment, wanted_pairs
 from .instance import InstanceTask, foreground
+from .label_scores import LabelScores
 from .panoptic import PanopticTask, winners
-from .resize import Frame, resizing, strips
+from .resize import Frame, Size, resizing, strips
 
 # Outputs of a strip that are summed over strips; maps are put below one another, and the rest is
 # the same for all strips.
@@ -82,12 +85,21 @@ class CompiledSegmentation:
 
     @torch.no_grad()
     def __call__(
-        self, logits: Tensor, masks: Tensor, frames: list[Frame | None], settings: Settings
+        self,
+        logits: Tensor,
+        masks: Tensor,
+        frames: list[Frame | None],
+        settings: Settings,
+        resized: list[Size] | None = None,
     ) -> list[dict]:
         """Arguments and result of :func:`~.inference.segment`."""
         with torch.autocast(masks.device.type, enabled=False):
             logits, masks = at_least_float32(logits), at_least_float32(masks)
             found = [self._image(*image, settings) for image in zip(logits, masks, frames)]
+            for image, size in zip(found, resized or ()):
+                own = tuple(image["sem_seg"].shape[1:])
+                if own != size:
+                    image["sem_seg"] = sem_seg_postprocess(image["sem_seg"], own, *size)
             return _finish(found, logits.shape[-1] - 1, settings)
 
     def __reduce__(self) -> tuple:
@@ -146,14 +158,17 @@ def _finish(found: list[dict[str, Tensor]], classes: int, settings: Settings) ->
         labels, pairs, areas = np.split(on_host, [queries, queries + pairs])
         result: dict[str, Any] = {}
         if settings.semantic:
-            result["sem_seg"] = image["sem_seg"]
+            scores = image["sem_seg"]  # [K, H, W]
+            result["sem_seg"] = (
+                LabelScores(scores.max(0).indices, len(scores)) if settings.compact else scores
+            )
         if settings.panoptic:
             result["panoptic_seg"] = _panoptic(image, labels, settings).finish(
                 areas.reshape(3, queries)
             )
         if settings.instance:
             chosen = wanted_pairs(pairs, classes, settings)
-            result["instances"] = _instances(image, chosen, classes).finish()
+            result["instances"] = _instances(image, chosen, classes, settings.compact).finish()
         results.append(result)
     return results
 
@@ -171,10 +186,12 @@ def _panoptic(image: dict[str, Tensor], labels: np.ndarray, settings: Settings) 
     return task
 
 
-def _instances(image: dict[str, Tensor], chosen: np.ndarray, classes: int) -> InstanceTask:
+def _instances(
+    image: dict[str, Tensor], chosen: np.ndarray, classes: int, as_bool: bool
+) -> InstanceTask:
     index = torch.from_numpy(chosen).to(image["pairs"].device, non_blocking=True)
     pairs = image["pairs"][index]
-    task = InstanceTask((), pairs % classes, image["pair_scores"][index], (0, 0))
+    task = InstanceTask((), pairs % classes, image["pair_scores"][index], (0, 0), as_bool=as_bool)
     task.size = tuple(image["masks"].shape[1:])
     task.ranks = pairs // classes
     task.masks, task.areas = image["masks"], image["mask_areas"]

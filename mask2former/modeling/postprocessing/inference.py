@@ -10,10 +10,10 @@ from torch import Tensor
 from ..mask_predictions import at_least_float32
 from .instance import InstanceTask
 from .panoptic import PanopticTask
-from .resize import Frame, strips
-from .semantic import SemanticTask
+from .resize import Frame, Size, strips
+from .semantic import SemanticLabelTask, SemanticTask
 
-Task = SemanticTask | PanopticTask | InstanceTask
+Task = SemanticTask | SemanticLabelTask | PanopticTask | InstanceTask
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,8 @@ class Settings:
         topk: instance: most (query, class) pairs per image.
         things: contiguous ids of thing classes.
         only_things: instance: leave out pairs whose class is stuff (published: beside panoptic).
+        compact: labels instead of class scores, bool masks: memory that does not grow with the
+            number of classes, and less of it.
     """
 
     semantic: bool = False
@@ -37,11 +39,16 @@ class Settings:
     topk: int = 100
     things: Collection[int] = field(default_factory=frozenset)
     only_things: bool = False
+    compact: bool = False
 
 
 @torch.no_grad()
 def segment(
-    logits: Tensor, masks: Tensor, frames: list[Frame | None], settings: Settings
+    logits: Tensor,
+    masks: Tensor,
+    frames: list[Frame | None],
+    settings: Settings,
+    resized: list[Size] | None = None,
 ) -> list[dict]:
     """Runs the tasks.
 
@@ -53,13 +60,14 @@ def segment(
         logits: class logits [B, Q, K + 1].
         masks: mask logits [B, Q, h, w].
         frames: where each image's masks go; None leaves them at their size.
+        resized: semantic: resize the scores, not the masks, from there to these sizes.
 
     Returns:
-        Per image a dict with ``sem_seg`` (float [K, H, W]), ``panoptic_seg`` (int32 [H, W] and a
-        list of segments) and ``instances``, as far as they were asked for.
+        Per image a dict with ``sem_seg`` (float [K, H, W], or LabelScores), ``panoptic_seg`` (int32
+        [H, W] and a list of segments) and ``instances``, as far as they were asked for.
     """
     with torch.autocast(masks.device.type, enabled=False):
-        tasks = _choose_queries(logits, masks, frames, settings)
+        tasks = _choose_queries(logits, masks, frames, settings, resized or [None] * len(frames))
         for of_image, image_masks, frame in zip(tasks, masks, frames):
             _run(of_image, image_masks, frame)
         return _finish(tasks)
@@ -93,7 +101,11 @@ def wanted_pairs(pairs: np.ndarray, classes: int, settings: Settings) -> np.ndar
 
 
 def _choose_queries(
-    logits: Tensor, masks: Tensor, frames: list[Frame | None], settings: Settings
+    logits: Tensor,
+    masks: Tensor,
+    frames: list[Frame | None],
+    settings: Settings,
+    resized: list[Size | None],
 ) -> list[dict[str, Task]]:
     """The tasks of each image, by the key of their output."""
     object_probs, best, labels, pair_scores, pairs = choose(
@@ -104,11 +116,14 @@ def _choose_queries(
     host_labels, host_pairs = on_host[:, :queries], on_host[:, queries:]
 
     tasks: list[dict[str, Task]] = []
-    for i, frame in enumerate(frames):
+    for i, (frame, output) in enumerate(zip(frames, resized)):
         size = tuple(masks.shape[-2:]) if frame is None else frame.output
         of_image: dict[str, Task] = {}
         if settings.semantic:
-            of_image["sem_seg"] = SemanticTask(object_probs[i], size)
+            if settings.compact:
+                of_image["sem_seg"] = SemanticLabelTask(object_probs[i], size, output or size)
+            else:
+                of_image["sem_seg"] = SemanticTask(object_probs[i], size, output or size)
         if settings.panoptic:
             kept = np.flatnonzero(host_labels[i] >= 0)
             of_image["panoptic_seg"] = PanopticTask(
@@ -127,6 +142,7 @@ def _choose_queries(
                 pairs[i, index] % classes,
                 pair_scores[i, index],
                 size,
+                as_bool=settings.compact,
             )
         tasks.append(of_image)
     return tasks
@@ -149,7 +165,8 @@ def _run(tasks: dict[str, Task], masks: Tensor, frame: Frame | None) -> None:
         index = None if whole else [position[query] for query in task.queries]
         picks.append(None if index is None else _to_device(index, masks.device))
 
-    for rows, logits in strips(masks, frame):
+    channels = max((len(t.by_class) for t in tasks.values() if t.queries is None), default=0)
+    for rows, logits in strips(masks, frame, channels):
         probs = logits.sigmoid()
         for task, pick in zip(tasks.values(), picks):
             task.add(rows, probs if pick is None else probs.index_select(0, pick))

@@ -57,26 +57,30 @@ class Frame:
     output: Size
 
 
-def strips(masks: Tensor, frame: Frame | None) -> Iterator[tuple[slice, Tensor]]:
+def strips(masks: Tensor, frame: Frame | None, channels: int = 0) -> Iterator[tuple[slice, Tensor]]:
     """Resized masks, a few output rows at a time.
 
     Args:
         masks: logits [N, h, w].
         frame: None takes the masks as they are.
+        channels: what is made of a strip, if that is more than N.
 
     Yields:
         rows of the output, and the logits there: float32 (or float64) [N, rows, width].
     """
     masks = at_least_float32(masks)
+    channels = max(channels, len(masks))
     if frame is None:
-        for rows in _strips_of_rows(*masks.shape, masks.device):
+        for rows in _strips_of_rows(channels, *masks.shape[1:], masks.device):
             yield rows, masks[:, rows]
         return
-    for rows, source, weights, columns in resizing(masks, frame):
-        yield rows, _resize_columns(weights @ source, columns)
+    for rows, source, weights, columns in resizing(masks, frame, channels):
+        yield rows, resize_columns(weights @ source, columns)
 
 
-def resizing(masks: Tensor, frame: Frame) -> Iterator[tuple[slice, Tensor, Tensor, Axis]]:
+def resizing(
+    masks: Tensor, frame: Frame, channels: int = 0
+) -> Iterator[tuple[slice, Tensor, Tensor, Axis]]:
     """Rows of the output, what they are made of, [N, s, w], and the maps [rows, s], [width, w]."""
     row_axis, column_axis = (
         resize_axis(
@@ -89,7 +93,7 @@ def resizing(masks: Tensor, frame: Frame) -> Iterator[tuple[slice, Tensor, Tenso
         )
         for i in range(2)
     )
-    for rows in _strips_of_rows(len(masks), *frame.output, masks.device):
+    for rows in _strips_of_rows(max(channels, len(masks)), *frame.output, masks.device):
         source, weights = row_axis.block(rows.start, rows.stop)
         yield rows, masks[:, source], weights, column_axis
 
@@ -101,8 +105,8 @@ def _strips_of_rows(count: int, height: int, width: int, device: torch.device) -
         yield slice(start, min(start + step, height))
 
 
-def _resize_columns(masks: Tensor, axis: Axis) -> Tensor:
-    """[N, rows, w] -> [N, rows, width]."""
+def resize_columns(masks: Tensor, axis: Axis) -> Tensor:
+    """Resizes along the last axis, [N, rows, w] -> [N, rows, width]."""
     width = len(axis.weights)
     if masks.device.type != "cpu":
         return masks @ axis.weights.T

@@ -3,7 +3,11 @@
 import torch
 from torch import Tensor
 
-from .resize import Size
+from detectron2.modeling.postprocessing import sem_seg_postprocess
+
+from .best_class import BestClass
+from .label_scores import LabelScores
+from .resize import Size, resize_axis, resize_columns
 
 
 class SemanticTask:
@@ -11,12 +15,14 @@ class SemanticTask:
 
     Args:
         class_probs: [Q, K], without "no object".
-        size: (height, width) of the result.
+        size: (height, width) of the masks that are shown.
+        output: (height, width) of the result.
     """
 
     queries = None  # all of them
 
-    def __init__(self, class_probs: Tensor, size: Size) -> None:
+    def __init__(self, class_probs: Tensor, size: Size, output: Size) -> None:
+        self.size, self.output = size, output
         self.by_class = class_probs.T.contiguous()  # [K, Q]
         self.scores = class_probs.new_empty(len(self.by_class), *size)  # [K, H, W]
 
@@ -28,4 +34,56 @@ class SemanticTask:
 
     def finish(self) -> Tensor:
         """float [K, H, W]."""
-        return self.scores
+        if self.output == self.size:
+            return self.scores
+        return sem_seg_postprocess(self.scores, self.size, *self.output)
+
+
+class SemanticLabelTask:
+    """The best class of each pixel; the scores exist for a strip of rows only.
+
+    Args:
+        class_probs: [Q, K], without "no object".
+        size: (height, width) of the masks that are shown.
+        output: (height, width) of the result; scores are resized to it before they are compared.
+    """
+
+    queries = None  # all of them
+
+    def __init__(self, class_probs: Tensor, size: Size, output: Size) -> None:
+        self.by_class = class_probs.T.contiguous()  # [K, Q]
+        self.labels = torch.empty(output, dtype=torch.int16, device=class_probs.device)
+        self.classes = BestClass(self.by_class)
+        self.axes = None
+        if size != output:
+            like = class_probs.dtype, class_probs.device
+            self.axes = [resize_axis(s, s, s, o, *like) for s, o in zip(size, output)]
+            self.done = 0  # rows of the result
+            self.start = 0  # row that `band` begins with
+            self.band = self.by_class.new_empty(len(self.by_class), 0, size[1])
+
+    def add(self, rows: slice, probs: Tensor) -> None:
+        """Takes some rows of all mask probabilities, [Q, rows, W], in order."""
+        if self.axes is None:
+            best = self.classes(probs.flatten(1))
+            self.labels[rows] = best.view(probs.shape[1:]).to(self.labels.dtype)
+            return
+        scores = (self.by_class @ probs.flatten(1)).unflatten(1, probs.shape[1:])  # [K, rows, W]
+        # Rows of the result that need nothing below this strip; the rest waits for the next one.
+        vertical, horizontal = self.axes
+        self.band = torch.cat([self.band, scores], 1)
+        ready = self.done
+        while ready < len(self.labels) and vertical.last[ready] <= rows.stop:
+            ready += 1
+        if ready == self.done:
+            return
+        weights = vertical.weights[self.done : ready, self.start : rows.stop]
+        resized = resize_columns(weights @ self.band, horizontal)  # [K, ready - done, W']
+        self.labels[self.done : ready] = resized.max(0).indices.to(self.labels.dtype)
+        keep = vertical.first[ready] if ready < len(self.labels) else rows.stop
+        self.band = self.band[:, keep - self.start :]
+        self.done, self.start = ready, keep
+
+    def finish(self) -> LabelScores:
+        """What has an ``argmax(dim=0)``."""
+        return LabelScores(self.labels, len(self.by_class))

@@ -1,0 +1,43 @@
+"""The best class of each pixel, mostly without the scores of those that cannot win."""
+
+from torch import Tensor
+
+# Classes that are looked at first: those that all queries together believe in most.
+FIRST = 32
+# A class is left out where another one leads by this factor: more than the rounding of the sums.
+SLACK = 1.0001
+
+
+class BestClass:
+    """``argmax`` over classes of ``by_class @ probs``, exactly, with fewer products on a CPU.
+
+    As mask probabilities are at most 1, a class never scores more than the sum of its probabilities
+    over the queries. Where one of the first classes scores more than all of the rest could, the
+    rest need not be computed. (On a GPU, finding these pixels would make the host wait.)
+
+    Args:
+        by_class: class probabilities [K, Q], not negative.
+    """
+
+    def __init__(self, by_class: Tensor) -> None:
+        self.by_class = by_class
+        self.first = None
+        if by_class.device.type != "cpu" or len(by_class) < 2 * FIRST:
+            return
+        most, order = by_class.sum(1).sort(descending=True)  # [K]
+        self.rest_reaches = most[FIRST].item() * SLACK
+        self.first = order[:FIRST].sort().values  # of equal scores, the lower class wins, as always
+        self.first_by_class = by_class[self.first]
+
+    def __call__(self, probs: Tensor) -> Tensor:
+        """Mask probabilities [Q, P] in [0, 1] to classes, int64 [P]."""
+        if self.first is None:
+            return (self.by_class @ probs).max(0).indices
+        leading, rank = (self.first_by_class @ probs).max(0)
+        best = self.first[rank]
+        open_ = (leading <= self.rest_reaches).nonzero().squeeze(1)
+        if len(open_) > 0.6 * len(best):
+            return (self.by_class @ probs).max(0).indices
+        if len(open_):
+            best[open_] = (self.by_class @ probs[:, open_]).max(0).indices
+        return best
