@@ -193,6 +193,30 @@ def test_losses_and_gradients_are_the_same_and_one_graph_fits_any_numbers_of_seg
     assert counter.frame_count == 1
 
 
+@pytest.mark.slow
+def test_inductor_agrees_with_the_model():
+    model = small_model("r50_panoptic")
+    compiled = copy.deepcopy(model)
+    compile_for_inference(compiled, fullgraph=True, postprocessing=True)
+    record = {"image": image((64, 96)), "height": 100, "width": 90}
+    with torch.no_grad():
+        assert_same_segments(compiled([record])[0], model([record])[0])
+
+
+@pytest.mark.slow
+def test_inductor_makes_the_criterion_a_graph():
+    module, compiled = Criterion(), Criterion()
+    compiled.register_parameter("device", nn.Parameter(torch.zeros(())))
+    compile_for_training(compiled, fullgraph=True)
+    losses, gradients = compiled((64, 96), (3, 2))
+    expected, _ = module((64, 96), (3, 2))
+    # It draws other points, so losses on points are only about the same.
+    assert set(losses) == set(expected)
+    for name, loss in losses.items():
+        assert loss.item() == pytest.approx(expected[name].item(), rel=0.3), name
+    assert all(gradient.isfinite().all() for gradient in gradients.values())
+
+
 @pytest.mark.parametrize("counts", [(0, 0), (1, 0)])
 def test_a_batch_of_one_or_no_segment_works(counts):
     module, compiled = Criterion(), Criterion()
