@@ -1,9 +1,10 @@
 """Inference end to end: one image through the network and post-processing, against a peer.
 
 The same random weights in our model and in the peer, alternating in one process; what is timed is
-normalising, the network, and panoptic and instance (and, if the config says so, semantic)
-segmentation. Class and mask logits are compared first; where they differ, nothing is timed.
-Post-processing gets logits like a trained model's, the same for all: random weights keep nothing.
+normalising, the network, and panoptic and instance segmentation (semantic, too, with
+``--opts MODEL.MASK_FORMER.TEST.SEMANTIC_ON True``). Class and mask logits are compared first; where
+they differ, nothing is timed. Post-processing gets logits like a trained model's, the same for all:
+random weights keep nothing.
 
   against Hugging Face's transformers:
     python tools/benchmark.py infer \\

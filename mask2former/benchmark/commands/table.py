@@ -42,7 +42,12 @@ CPU = (
     _row("Inference Swin-T, 512x683", f"infer --rounds 3 --memory --config-file {_SWIN}"),
     _row("Inference R50, bfloat16", f"infer --rounds 3 --dtype bfloat16 --config-file {_R50}"),
     _row("Inference R50, readable", f"infer --rounds 3 --peer reference --config-file {_R50}"),
-    _row("Training step R50, 2 x 256x256", f"train --size 256 256 --memory --config-file {_R50}"),
+    _row("Training step R50, 2 x 512x512", f"train --rounds 3 --memory --config-file {_R50}"),
+    _row("Training step Swin-T, 2 x 512x512", f"train --rounds 3 --memory --config-file {_SWIN}"),
+    _row(
+        "Heads and criterion, 1024x960",
+        f"train --rounds 3 --heads-only --size 1024 960 --images 1 --memory --config-file {_R50}",
+    ),
     _row("Post-processing, three tasks", "post --rounds 5"),
     _row("Post-processing, panoptic", "post --rounds 5 --tasks panoptic"),
     _row("Post-processing, instance", "post --rounds 5 --tasks instance"),

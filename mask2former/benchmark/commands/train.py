@@ -13,6 +13,9 @@ statistics. The optimizer's step is not part of it.
   against our own model with the readable ops, with peak memory:
     python tools/benchmark.py train --peer reference --memory --config-file CONFIG
 
+  pixel decoder, transformer decoder and criterion alone, with given features:
+    python tools/benchmark.py train --heads-only --size 1024 960 --images 1 --config-file CONFIG
+
   a small step, quickly:
     python tools/benchmark.py train --size 256 256 --images 1 --rounds 3 --config-file CONFIG
 """
@@ -27,6 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_network_options(parser, rounds=3, size=(512, 512))
     parser.set_defaults(images=2)
     parser.add_argument("--objects", type=positive, default=12, help="in an image (12)")
+    parser.add_argument(
+        "--heads-only", action="store_true", help="without the backbone, whose features are given"
+    )
 
 
 @shielded
@@ -41,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     from mask2former.benchmark.networks.setting import FLOAT32
 
     setting, facts = setting_of(args, tuple(args.size))
-    setting = dataclasses.replace(setting, objects=args.objects)
+    setting = dataclasses.replace(setting, objects=args.objects, heads_only=args.heads_only)
     plain = dataclasses.replace(setting, compiled=False)
     exact = dataclasses.replace(plain, dtype=FLOAT32)
     network = build_network(setting.config())

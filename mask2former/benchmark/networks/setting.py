@@ -27,6 +27,7 @@ class Setting:
         images: in a batch.
         objects: ground-truth segments an image, in training.
         compiled: torch.compile our network.
+        heads_only: in training, without the backbone: its features are given.
     """
 
     config_file: str
@@ -39,9 +40,10 @@ class Setting:
     images: int = 1
     objects: int = 12
     compiled: bool = False
+    heads_only: bool = False
 
     def config(self) -> CfgNode:
-        """The config with panoptic and instance output on, and no randomness in training.
+        """The config with panoptic and instance output, and no randomness in training.
 
         Raises:
             ConfigError: file or keys are wrong, or there is no such device.
@@ -51,6 +53,7 @@ class Setting:
         cfg = load_config(self.config_file, [], need_data=False)
         cfg.MODEL.MASK_FORMER.TEST.PANOPTIC_ON = True
         cfg.MODEL.MASK_FORMER.TEST.INSTANCE_ON = True
+        cfg.MODEL.MASK_FORMER.TEST.SEMANTIC_ON = False
         cfg.MODEL.MASK_FORMER.DROPOUT = 0.0
         cfg.MODEL.SWIN.DROP_PATH_RATE = 0.0
         if self.opts:

@@ -3,6 +3,7 @@
 import contextlib
 import copy
 from collections.abc import Iterator
+from types import SimpleNamespace
 from unittest import mock
 
 import torch
@@ -36,11 +37,18 @@ class Ours:
         _fix_statistics(self.network)
         self.pixels = self.network.preprocess_image(self.batch).tensor
         self._prepare(cfg)
+        if setting.heads_only:
+            with torch.no_grad():
+                features = network.backbone(self.pixels)
+            self._give_features({name: f.contiguous() for name, f in features.items()})
 
     def _prepare(self, cfg: CfgNode) -> None:
         prepare_for_training(self.network, cfg)
         if self.setting.compiled:
             compile_for_training(self.network)
+
+    def _give_features(self, features: dict[str, Tensor]) -> None:
+        self.network.backbone = _Fixed(features)
 
     def loss(self) -> Tensor:
         """The weighted sum of all losses."""
@@ -99,12 +107,27 @@ class Transformers(Ours):
         }
         self.network = model
 
+    def _give_features(self, features: dict[str, Tensor]) -> None:
+        maps = SimpleNamespace(feature_maps=list(features.values()))
+        self.network.model.pixel_level_module.encoder = _Fixed(maps)
+
     def _images(self):
         return self.network.preprocess_image(self.batch)
 
     def loss(self) -> Tensor:
         with self.setting.autocast():
             return self.network(pixel_values=self.pixels, **self.labels).loss.sum()
+
+
+class _Fixed(nn.Module):
+    """Stands for a backbone and gives the same features for any images."""
+
+    def __init__(self, features: object) -> None:
+        super().__init__()
+        self.features = features
+
+    def forward(self, *images: Tensor, **options: object) -> object:
+        return self.features
 
 
 KINDS = {OURS: Ours, REFERENCE: Reference, TRANSFORMERS: Transformers}
