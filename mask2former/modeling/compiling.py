@@ -170,7 +170,9 @@ class CompiledMethod:
     def __call__(self, *arguments):
         if self.only_in_training and not self.module.training:
             return self.method(*arguments)
-        return self.compiled(*self.prepare(self.sizes, *arguments))
+        # An error inside a graph (NonFiniteCostError) must not leave gradients switched off.
+        with torch.set_grad_enabled(torch.is_grad_enabled()):
+            return self.compiled(*self.prepare(self.sizes, *arguments))
 
     def __reduce__(self) -> tuple:
         return getattr, (self.module, self.name)

@@ -233,6 +233,7 @@ def test_costs_that_are_not_finite_name_prediction_and_image():
     compiled.criterion.matcher.cost_class = float("nan")
     with pytest.raises(NonFiniteCostError, match="final, aux 0, aux 1 for image"):
         compiled((64, 64), (2, 3))
+    assert torch.is_grad_enabled()
 
 
 def test_evaluation_in_the_middle_of_training_is_not_compiled(counted):
