@@ -310,8 +310,8 @@ def _add_prediction_dump_keys(cfg: CN) -> None:
 def _add_speed_keys(cfg: CN) -> None:
     # The demo, the annotation tools and --eval-only fold the backbone's batch norms and run
     # convolutional backbones channels-last; training does likewise with what stays trainable.
-    # False: neither, and the ops' readable references instead of their compiled kernels, to
-    # compare with. See docs/performance.md. [ours]
+    # False: neither, and the readable references of ops and post-processing instead of the fast
+    # ones, to compare with. See docs/performance.md. [ours]
     cfg.MODEL.FAST = True
     # torch.compile, at the first images. MODEL: the network (on a GPU post-processing, too) of the
     # demo, the annotation tools and --eval-only. SOLVER: the network and the criterion of training.

@@ -18,6 +18,7 @@ from detectron2.layers import FrozenBatchNorm2d
 from mask2former.ops import use_implementation
 
 from .compiling import compile_for_inference
+from .postprocessing.plain import segment_all_plainly
 
 # Written as (convolution, norm) attributes of one module; timm's ResNets have such pairs, always
 # called one right after the other. (Its norms that include an activation are left alone.)
@@ -172,4 +173,6 @@ def with_reference_ops(model: nn.Module) -> nn.Module:
             return forward(*args, **kwargs)
 
     model.forward = plain
+    if hasattr(model, "segment"):
+        model.segment = segment_all_plainly
     return model

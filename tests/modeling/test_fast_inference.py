@@ -16,6 +16,7 @@ from mask2former.modeling.fast_inference import (
     prepare_for_inference,
     use_channels_last,
 )
+from mask2former.modeling.postprocessing.plain import segment_all_plainly
 from mask2former.ops import use_implementation
 from mask2former.ops.implementation import wants_reference
 
@@ -54,6 +55,42 @@ def test_outputs_with_and_without_are_equal(case):
         assert relative_difference(actual, wanted) < 1e-5
 
 
+CONFIGURATIONS = [
+    *("r50_panoptic", "r50_instance", "r50_semantic_postafter", "r50_semantic_postbefore"),
+    *("swin_panoptic", "dinat_panoptic", "semask_panoptic"),
+    *("maskformer_v1_res5", "maskformer_v1_transformer_encoder"),
+]
+
+
+@pytest.mark.parametrize("case", CONFIGURATIONS)
+def test_every_configuration_predicts_the_same_with_and_without(case):
+    """End to end, post-processing included: one switch turns every fast path off."""
+    original = parity_models.model(case)
+    generator = torch.Generator().manual_seed(0)
+    image = torch.randint(0, 256, (3, 80, 112), generator=generator).float()
+    results = {}
+    for fast in (True, False):
+        cfg = parity_models.config(case, "MODEL.FAST", fast)
+        model = prepare_for_inference(copy.deepcopy(original).double(), cfg)
+        with torch.no_grad():
+            (results[fast],) = model([{"image": image, "height": 53, "width": 91}])
+    ours, plain = results[True], results[False]
+    assert set(ours) == set(plain) != set()
+    if "sem_seg" in ours:
+        assert relative_difference(ours["sem_seg"], plain["sem_seg"]) < 1e-5
+    if "panoptic_seg" in ours:
+        assert ours["panoptic_seg"][1] == plain["panoptic_seg"][1]
+        agreement = ours["panoptic_seg"][0] == plain["panoptic_seg"][0]
+        assert agreement.double().mean() > 0.9999
+    if "instances" in ours:
+        ours, plain = ours["instances"], plain["instances"]
+        torch.testing.assert_close(ours.scores, plain.scores, rtol=1e-5, atol=1e-7)
+        assert ours.pred_masks.dtype == plain.pred_masks.dtype
+        assert (
+            ours.pred_masks.sum() - plain.pred_masks.sum()
+        ).abs() < 1e-4 * ours.pred_masks.numel()
+
+
 def test_the_norms_of_a_resnet_disappear_and_it_works_channels_last():
     model = parity_models.model("r50_panoptic")
     prepare_for_inference(model, parity_models.config("r50_panoptic"))
@@ -72,6 +109,7 @@ def test_switched_off_the_model_is_as_published_and_ops_are_references():
     assert list(model.state_dict()) == names
     assert seen == [True]
     assert not wants_reference()
+    assert model.segment is segment_all_plainly
 
 
 @pytest.mark.parametrize("norm", ["FrozenBN", "BN"])

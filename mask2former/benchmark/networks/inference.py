@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from detectron2.config import CfgNode
 from mask2former.modeling.fast_inference import prepare_for_inference
 from mask2former.modeling.postprocessing import Frame
+from mask2former.modeling.postprocessing.plain import segment_plainly
 from mask2former.ops import use_implementation
 
 from .building import build_network, in_transformers, thing_ids
-from .plain_postprocessing import segment_plainly
 from .setting import Setting
 from .trained_like import trained_like
 

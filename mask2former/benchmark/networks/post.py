@@ -7,9 +7,9 @@ from types import SimpleNamespace
 import torch
 
 from mask2former.modeling.postprocessing import Frame, Settings, segment
+from mask2former.modeling.postprocessing.plain import segment_plainly
 
 from . import parity
-from .plain_postprocessing import segment_plainly
 from .trained_like import trained_like
 
 # Scores are sums of up to a million values in another order.

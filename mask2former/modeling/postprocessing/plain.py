@@ -1,4 +1,7 @@
-"""Post-processing written out plainly, as published: full-size masks, a loop over queries."""
+"""Post-processing written out plainly, as published: full-size masks, a loop over queries.
+
+What ``MODEL.FAST False`` runs, and what the fast way is compared with.
+"""
 
 from collections.abc import Collection
 
@@ -6,7 +9,43 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mask2former.modeling.postprocessing import Frame, Settings
+from detectron2.modeling.postprocessing import sem_seg_postprocess
+from detectron2.structures import BitMasks, Instances
+
+from ..mask_predictions import at_least_float32
+from .inference import Settings
+from .resize import Frame, Size
+
+
+@torch.no_grad()
+def segment_all_plainly(
+    logits: Tensor,
+    masks: Tensor,
+    frames: list[Frame | None],
+    settings: Settings,
+    resized: list[Size] | None = None,
+) -> list[dict]:
+    """Arguments and result of :func:`~.inference.segment`; ``settings.compact`` changes nothing."""
+    results = []
+    with torch.autocast(masks.device.type, enabled=False):
+        logits, masks = at_least_float32(logits), at_least_float32(masks)
+        for i, frame in enumerate(frames):
+            result = segment_plainly(logits[i], masks[i], frame, settings)
+            if resized is not None:
+                scores = result["sem_seg"]
+                result["sem_seg"] = sem_seg_postprocess(scores, scores.shape[1:], *resized[i])
+            if "instances" in result:
+                result["instances"] = _as_instances(**result["instances"])
+            results.append(result)
+    return results
+
+
+def _as_instances(masks: Tensor, scores: Tensor, classes: Tensor) -> Instances:
+    boxes = BitMasks(masks).get_bounding_boxes().to(masks.device)
+    size = tuple(masks.shape[1:])
+    return Instances(
+        size, pred_masks=masks.to(scores), pred_boxes=boxes, scores=scores, pred_classes=classes
+    )
 
 
 def full_size_masks(masks: Tensor, frame: Frame) -> Tensor:
@@ -16,12 +55,13 @@ def full_size_masks(masks: Tensor, frame: Frame) -> Tensor:
     return F.interpolate(masks, frame.output, mode="bilinear", align_corners=False)[0]
 
 
-def segment_plainly(logits: Tensor, masks: Tensor, frame: Frame, settings: Settings) -> dict:
-    """One image; arguments and result as of :func:`mask2former.modeling.postprocessing.segment`.
+def segment_plainly(logits: Tensor, masks: Tensor, frame: Frame | None, settings: Settings) -> dict:
+    """One image of :func:`segment_all_plainly`, its logits [Q, K + 1] and masks [Q, h, w].
 
     ``instances`` is a dict of ``masks`` (bool), ``scores`` and ``classes``, sorted by score.
     """
-    masks = full_size_masks(masks, frame)
+    if frame is not None:
+        masks = full_size_masks(masks, frame)
     result = {}
     if settings.semantic:
         result["sem_seg"] = _semantic(logits, masks)
