@@ -36,6 +36,12 @@ SOURCES = {
         ("cuda", [OPS / f"csrc/{op}_cuda.cu"]),
     )
 }
+SOURCES["mask_strips", "cpu"] = [
+    OPS / "csrc/mask_strips_cpu.cpp",
+    OPS / "csrc/mask_strips_cpu_kernel.h",
+    OPS / "csrc/mask_strips_best_class_cpu_kernel.h",
+    *_SHARED,
+]
 SOURCES["neighborhood_attention", "cuda"].append(OPS / "csrc/neighborhood_attention_cuda_kernels.h")
 # Not installed and not needed by anything but benchmarks.
 YARDSTICK = {

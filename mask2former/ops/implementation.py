@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import torch
 
 from mask2former.ops.libraries import (
+    MASK_STRIPS,
     MS_DEFORM_ATTN,
     NEIGHBORHOOD_ATTENTION,
     MissingLibrary,
@@ -25,6 +26,7 @@ _mode = "auto"
 _already_said: set[tuple[str, str]] = set()
 _IN_WORDS = {
     MS_DEFORM_ATTN: "Multi-scale deformable attention",
+    MASK_STRIPS: "Post-processing of masks",
     NEIGHBORHOOD_ATTENTION: "Neighbourhood attention",
 }
 

@@ -15,6 +15,8 @@ ABI = 2
 
 MS_DEFORM_ATTN = "ms_deform_attn"
 NEIGHBORHOOD_ATTENTION = "neighborhood_attention"
+# Post-processing; on the CPU only, elsewhere PyTorch does it.
+MASK_STRIPS = "mask_strips"
 # The published algorithm for GPUs: only benchmarks use it (build_ops.py --yardstick).
 MS_DEFORM_ATTN_YARDSTICK = "ms_deform_attn_yardstick"
 
@@ -87,8 +89,22 @@ _SIGNATURES = {
     ),
 }
 
+# Of mask_strips, function by function: sizes | tensors | and what follows them, threads last.
+_MASK_STRIPS = {
+    "resize": (6, [_NUMBER, _NUMBER]),
+    "foreground": (5, [_NUMBER]),
+    "winners": (6, [_NUMBER]),
+    "best_class": (4, [_NUMBER]),
+}
+
 
 def _declare(library: ctypes.CDLL, device_type: str, op: str) -> None:
+    if op == MASK_STRIPS:
+        for name, (tensors, last) in _MASK_STRIPS.items():
+            function = getattr(library, f"{op}_{device_type}_{name}")
+            function.argtypes = [_SIZES, *[_POINTER] * tensors, *last]
+            function.restype = None
+        return
     first, forward, backward, last_forward, last_backward = _SIGNATURES[op, device_type]
     if device_type == "cuda":
         library.mask2former_cuda_error.argtypes = [_NUMBER]

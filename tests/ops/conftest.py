@@ -2,7 +2,12 @@
 
 import pytest
 
-from mask2former.ops.libraries import NEIGHBORHOOD_ATTENTION, MissingLibrary, load
+from mask2former.ops.libraries import (
+    MASK_STRIPS,
+    NEIGHBORHOOD_ATTENTION,
+    MissingLibrary,
+    load,
+)
 
 
 @pytest.fixture
@@ -19,5 +24,14 @@ def neighborhood_kernel():
     """The same of neighbourhood attention."""
     try:
         return load("cpu", NEIGHBORHOOD_ATTENTION)
+    except MissingLibrary as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def strips_kernel():
+    """The same of post-processing."""
+    try:
+        return load("cpu", MASK_STRIPS)
     except MissingLibrary as error:
         pytest.skip(str(error))

@@ -53,7 +53,7 @@ def test_setup_succeeds_when_nothing_can_be_built(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("op", ["ms_deform_attn", "neighborhood_attention"])
+@pytest.mark.parametrize("op", ["ms_deform_attn", "neighborhood_attention", "mask_strips"])
 def test_a_compiler_at_hand_builds_a_library_that_loads(op, build_ops, tmp_path, capsys):
     target = tmp_path / "kernels.so"
     if not build_ops.build_library("cpu", target, op):
@@ -76,6 +76,12 @@ def test_the_cuda_kernels_compile(op, build_ops, monkeypatch, tmp_path, capsys):
     target = tmp_path / "kernels.so"
     assert build_ops.build_library("cuda", target, op), capsys.readouterr().out
     assert ctypes.CDLL(str(target)).mask2former_cuda_abi() > 0
+
+
+def test_an_install_has_the_kernels_of_every_op(build_ops):
+    names = {extension.name.rpartition(".lib")[2] for extension in build_ops.extensions()}
+    both = {"ms_deform_attn", "neighborhood_attention"}
+    assert names == {"mask_strips_cpu"} | {f"{op}_{d}" for op in both for d in ("cpu", "cuda")}
 
 
 def test_the_yardstick_is_not_installed(build_ops):

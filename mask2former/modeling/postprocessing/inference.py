@@ -161,15 +161,13 @@ def _run(tasks: dict[str, Task], masks: Tensor, frame: Frame | None) -> None:
     position = {query: i for i, query in enumerate(needed)}
     picks = []
     for task in tasks.values():
-        whole = task.queries is None or len(task.queries) == len(needed)
-        index = None if whole else [position[query] for query in task.queries]
-        picks.append(None if index is None else _to_device(index, masks.device))
+        queries = needed if task.queries is None else task.queries
+        picks.append(_to_device([position[query] for query in queries], masks.device))
 
     channels = max((len(t.by_class) for t in tasks.values() if t.queries is None), default=0)
-    for rows, logits in strips(masks, frame, channels):
-        probs = logits.sigmoid()
+    for rows, probs in strips(masks, frame, channels, sigmoid=True):
         for task, pick in zip(tasks.values(), picks):
-            task.add(rows, probs if pick is None else probs.index_select(0, pick))
+            task.add(rows, probs, pick)
 
 
 def _finish(tasks: list[dict[str, Task]]) -> list[dict]:

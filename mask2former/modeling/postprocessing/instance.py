@@ -7,8 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from detectron2.structures import Boxes, Instances
+from mask2former.ops import mask_strips
 
-from .resize import Size
+from .resize import Size, at_queries
 
 
 class InstanceTask:
@@ -47,9 +48,12 @@ class InstanceTask:
         self.areas = torch.zeros(count, dtype=scores.dtype, device=device)
         self.confidence = torch.zeros(count, dtype=scores.dtype, device=device)
 
-    def add(self, rows: slice, probs: Tensor) -> None:
-        """Takes some rows of the mask probabilities of ``queries``, [M, rows, W]."""
-        self.masks[:, rows], areas, confidence = foreground(probs)
+    def add(self, rows: slice, probs: Tensor, index: Tensor) -> None:
+        """Takes some rows of mask probabilities [N, rows, W]; ``queries`` are at ``index``, [M]."""
+        if mask_strips.applies(probs, self.areas):
+            mask_strips.foreground(probs, index, self.masks[:, rows], self.areas, self.confidence)
+            return
+        self.masks[:, rows], areas, confidence = foreground(at_queries(probs, index))
         self.areas += areas
         self.confidence += confidence
 

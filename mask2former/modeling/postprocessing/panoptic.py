@@ -5,7 +5,9 @@ from collections.abc import Collection, Sequence
 import torch
 from torch import Tensor
 
-from .resize import Size
+from mask2former.ops import mask_strips
+
+from .resize import Size, at_queries
 
 RANK = torch.int16
 
@@ -70,11 +72,16 @@ class PanopticTask:
         # Rows: pixels of the mask, pixels won, and both at once.
         self.areas = torch.zeros(3, count, dtype=torch.int64, device=device)
 
-    def add(self, rows: slice, probs: Tensor) -> None:
-        """Takes some rows of the mask probabilities of ``queries``, [N, rows, W]."""
+    def add(self, rows: slice, probs: Tensor, index: Tensor) -> None:
+        """Takes some rows of mask probabilities [Q, rows, W]; ``queries`` are at ``index``, [N]."""
         if not len(self.classes):
             return
-        self.winner[rows], self.inside[rows], areas = winners(probs, self.scores)
+        if mask_strips.applies(probs, self.scores):
+            maps = self.winner[rows], self.inside[rows]
+            mask_strips.winners(probs, index, self.scores.flatten(), *maps, self.areas)
+            return
+        found = winners(at_queries(probs, index), self.scores)
+        self.winner[rows], self.inside[rows], areas = found
         self.areas += areas
 
     def finish(self, areas: Sequence[Sequence[int]]) -> tuple[Tensor, list[dict]]:

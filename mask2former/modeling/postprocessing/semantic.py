@@ -26,8 +26,8 @@ class SemanticTask:
         self.by_class = class_probs.T.contiguous()  # [K, Q]
         self.scores = class_probs.new_empty(len(self.by_class), *size)  # [K, H, W]
 
-    def add(self, rows: slice, probs: Tensor) -> None:
-        """Takes some rows of all mask probabilities, [Q, rows, W]."""
+    def add(self, rows: slice, probs: Tensor, index: Tensor) -> None:
+        """Takes some rows of all mask probabilities, [Q, rows, W]; ``index`` is all of them."""
         width = probs.shape[2]
         here = self.scores.flatten(1)[:, rows.start * width : rows.stop * width]
         torch.mm(self.by_class, probs.flatten(1), out=here)  # [K, rows * W]
@@ -62,8 +62,8 @@ class SemanticLabelTask:
             self.start = 0  # row that `band` begins with
             self.band = self.by_class.new_empty(len(self.by_class), 0, size[1])
 
-    def add(self, rows: slice, probs: Tensor) -> None:
-        """Takes some rows of all mask probabilities, [Q, rows, W], in order."""
+    def add(self, rows: slice, probs: Tensor, index: Tensor) -> None:
+        """Takes some rows of all mask probabilities, [Q, rows, W], from top to bottom."""
         if self.axes is None:
             best = self.classes(probs.flatten(1))
             self.labels[rows] = best.view(probs.shape[1:]).to(self.labels.dtype)
