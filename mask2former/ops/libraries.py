@@ -95,6 +95,7 @@ _MASK_STRIPS = {
     "foreground": (5, [_NUMBER]),
     "winners": (6, [_NUMBER]),
     "best_class": (4, [_NUMBER]),
+    "argmax": (2, [_NUMBER]),
 }
 
 

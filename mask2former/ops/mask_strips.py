@@ -57,6 +57,10 @@ class Taps:
         weights = matrix.gather(1, start[:, None] + torch.arange(count))
         return cls(count, start.int(), weights.contiguous())
 
+    def from_row(self, start: int) -> Taps:
+        """The same of sources that begin at ``start``; targets that need earlier ones are void."""
+        return Taps(self.count, self.first - start, self.weights)
+
     def for_columns(self) -> Taps:
         """As the kernel wants columns: weights [count, target], targets padded to whole vectors."""
         more = -len(self.first) % LANES
@@ -129,6 +133,13 @@ def winners(
     sizes = (len(index), winner.numel())
     scores = scores.contiguous()
     _call("winners", sizes, probs.contiguous(), index, scores, winner, inside, areas)
+
+
+def argmax(scores: Tensor) -> Tensor:
+    """The first best of scores, float32 [K, H, W] with K < 32768, of each pixel: int16 [H, W]."""
+    best = torch.empty(scores.shape[1:], dtype=torch.int16)
+    _call("argmax", (len(scores), best.numel()), scores.contiguous(), best)
+    return best
 
 
 class BestClass:

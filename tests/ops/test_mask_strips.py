@@ -179,6 +179,15 @@ def test_of_equal_scores_the_lower_class_wins():
     assert (best == 0).all()
 
 
+@pytest.mark.parametrize("classes", [1, 2, 40])
+@pytest.mark.parametrize("size", SIZES)
+def test_argmax_of_scores_takes_the_first(classes, size):
+    scores = probabilities(classes, *size, seed=4) - 0.7
+    best = mask_strips.argmax(scores)
+    assert best.dtype == torch.int16
+    assert torch.equal(best.long(), scores.max(0).indices)
+
+
 def test_what_the_kernels_cannot_do_is_left_to_pytorch():
     values = torch.zeros(1)
     assert mask_strips.applies(values)

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from detectron2.modeling.postprocessing import sem_seg_postprocess
+from mask2former.ops import mask_strips
 
 from .best_class import BestClass
 from .label_scores import LabelScores
@@ -58,6 +59,15 @@ class SemanticLabelTask:
         if size != output:
             like = class_probs.dtype, class_probs.device
             self.axes = [resize_axis(s, s, s, o, *like) for s, o in zip(size, output)]
+            vertical = self.axes[0]
+            # Rows that each row of the result needs.
+            self.first, self.last = vertical.first, vertical.last
+            self.compiled = mask_strips.applies(class_probs) and all(
+                axis.row_taps.count <= mask_strips.MOST_TAPS for axis in self.axes
+            )
+            if self.compiled:
+                self.first = vertical.row_taps.first.tolist()
+                self.last = [first + vertical.row_taps.count for first in self.first]
             self.done = 0  # rows of the result
             self.start = 0  # row that `band` begins with
             self.band = self.by_class.new_empty(len(self.by_class), 0, size[1])
@@ -70,19 +80,27 @@ class SemanticLabelTask:
             return
         scores = (self.by_class @ probs.flatten(1)).unflatten(1, probs.shape[1:])  # [K, rows, W]
         # Rows of the result that need nothing below this strip; the rest waits for the next one.
-        vertical, horizontal = self.axes
         self.band = torch.cat([self.band, scores], 1)
         ready = self.done
-        while ready < len(self.labels) and vertical.last[ready] <= rows.stop:
+        while ready < len(self.labels) and self.last[ready] <= rows.stop:
             ready += 1
         if ready == self.done:
             return
-        weights = vertical.weights[self.done : ready, self.start : rows.stop]
-        resized = resize_columns(weights @ self.band, horizontal)  # [K, ready - done, W']
-        self.labels[self.done : ready] = resized.max(0).indices.to(self.labels.dtype)
-        keep = vertical.first[ready] if ready < len(self.labels) else rows.stop
+        self.labels[self.done : ready] = self._resized_labels(slice(self.done, ready))
+        keep = self.first[ready] if ready < len(self.labels) else rows.stop
         self.band = self.band[:, keep - self.start :]
         self.done, self.start = ready, keep
+
+    def _resized_labels(self, rows: slice) -> Tensor:
+        """Some rows of the result."""
+        vertical, horizontal = self.axes
+        if self.compiled:
+            taps = vertical.row_taps.from_row(self.start), horizontal.column_taps
+            width = self.labels.shape[1]
+            return mask_strips.argmax(mask_strips.resize(self.band, *taps, rows, width, False))
+        weights = vertical.weights[rows, self.start : self.start + self.band.shape[1]]
+        resized = resize_columns(weights @ self.band, horizontal)  # [K, rows, W']
+        return resized.max(0).indices.to(self.labels.dtype)
 
     def finish(self) -> LabelScores:
         """What has an ``argmax(dim=0)``."""

@@ -70,3 +70,31 @@ inline void best_class(const Classes& p, int64_t begin, int64_t end) {
     std::memcpy(p.best + x, names, n * sizeof(int16_t));
   }
 }
+
+// The same of scores that are there.
+inline void argmax(const float* scores, int64_t classes, int64_t pixels, int64_t begin, int64_t end,
+                   int16_t* best) {
+  constexpr int64_t block = span * lanes;
+  int64_t x = begin;
+  for (; x + block <= end; x += block) {
+    Floats most[span];
+    Ints name[span];
+    for (int v = 0; v < span; ++v) most[v] = load<lanes>(scores + x + v * lanes), name[v] = Ints{};
+    for (int64_t c = 1; c < classes; ++c)
+      for (int v = 0; v < span; ++v) {
+        const Floats score = load<lanes>(scores + c * pixels + x + v * lanes);
+        const Ints better = score > most[v];
+        most[v] = pick(better, score, most[v]);
+        name[v] = pick(better, Ints{} + int32_t(c), name[v]);
+      }
+    for (int v = 0; v < span; ++v) {
+      const Shorts names = __builtin_convertvector(name[v], Shorts);
+      std::memcpy(best + x + v * lanes, &names, sizeof names);
+    }
+  }
+  for (; x < end; ++x) {
+    best[x] = 0;
+    for (int64_t c = 1; c < classes; ++c)
+      if (scores[c * pixels + x] > scores[best[x] * pixels + x]) best[x] = int16_t(c);
+  }
+}

@@ -55,6 +55,8 @@ struct Kernels {
   void (*winners)(const Chosen&, const float* scores, int64_t begin, int64_t end, int16_t* winner,
                   uint8_t* inside, int64_t* areas);
   void (*best_class)(const Classes&, int64_t begin, int64_t end);
+  void (*argmax)(const float* scores, int64_t classes, int64_t pixels, int64_t begin, int64_t end,
+                 int16_t* best);
 };
 
 #define KERNEL_FILE "mask_strips_cpu_kernel.h"
@@ -135,6 +137,17 @@ void mask_strips_cpu_best_class(const int64_t* sizes, const float* probs, const 
 #pragma omp parallel for schedule(dynamic) num_threads(team) if (team > 1)
   for (int64_t begin = 0; begin < p.pixels; begin += length)
     kernels.best_class(p, begin, smaller(begin + length, p.pixels));
+}
+
+// Of equal scores [classes, pixels] the first wins.
+void mask_strips_cpu_argmax(const int64_t* sizes, const float* scores, int16_t* best, int threads) {
+  const int64_t classes = sizes[0], pixels = sizes[1];
+  const Kernels kernels = choose(DType::float32);
+  constexpr int64_t length = 1024;
+  const int64_t team = useful_threads(classes * pixels / 4, threads);
+#pragma omp parallel for schedule(dynamic) num_threads(team) if (team > 1)
+  for (int64_t begin = 0; begin < pixels; begin += length)
+    kernels.argmax(scores, classes, pixels, begin, smaller(begin + length, pixels), best);
 }
 
 }  // extern "C"

@@ -207,4 +207,4 @@ inline void winners(const Chosen& chosen, const float* scores, int64_t begin, in
 
 #include "mask_strips_best_class_cpu_kernel.h"
 
-inline Kernels kernels(DType) { return {resize, foreground, winners, best_class}; }
+inline Kernels kernels(DType) { return {resize, foreground, winners, best_class, argmax}; }
