@@ -1,10 +1,14 @@
 """Windows, their masks and their attention, against plain definitions."""
 
+import contextlib
+
 import pytest
 import torch
 
+from mask2former.modeling.backbone import swin_blocks
 from mask2former.modeling.backbone.swin_blocks import (
     DropPath,
+    Mlp,
     PatchEmbed,
     PatchMerging,
     SwinTransformerBlock,
@@ -115,3 +119,58 @@ def test_drop_path_drops_whole_samples_and_keeps_the_mean():
 def test_drop_path_does_nothing_in_evaluation():
     x = torch.randn(3, 2)
     assert DropPath(0.9).eval()(x) is x
+
+
+class TestMlpMemory:
+    """What fc2 needs of the activation's output is made again in backward."""
+
+    @pytest.fixture
+    def mlp_and_x(self):
+        torch.manual_seed(0)
+        return Mlp(6, 24), torch.randn(2, 5, 7, 6)
+
+    @pytest.mark.parametrize("autocast", [False, True])
+    def test_values_and_gradients_are_the_same_to_the_bit(self, mlp_and_x, autocast):
+        mlp, x = mlp_and_x
+        results = []
+        for forward in (mlp, lambda x: mlp.fc2(mlp.act(mlp.fc1(x)))):
+            images = x.clone().requires_grad_()
+            mlp.zero_grad()
+            with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+                output = forward(images)
+            output.float().cos().sum().backward()
+            gradients = [p.grad.clone() for p in mlp.parameters()]
+            results.append([output.detach(), images.grad, *gradients])
+        for a, b in zip(*results):
+            assert torch.equal(a, b)
+
+    def test_the_wide_tensor_is_not_kept_but_made_again(self, mlp_and_x):
+        mlp, x = mlp_and_x
+        calls = []
+        mlp.act.register_forward_hook(lambda *_: calls.append(torch.is_grad_enabled()))
+        output = mlp(x)
+        assert calls == [True]
+        output.sum().backward()
+        assert calls == [True, False]
+
+    def test_without_gradients_nothing_changes(self, mlp_and_x):
+        mlp, x = mlp_and_x
+        with torch.no_grad():
+            assert torch.equal(mlp(x), mlp.fc2(mlp.act(mlp.fc1(x))))
+
+    def test_a_blocks_gradients_are_the_same_to_the_bit(self, monkeypatch):
+        torch.manual_seed(0)
+        block, x = SwinTransformerBlock(8, 2, window_size=4), torch.randn(2, 8, 12, 8)
+        results = []
+        for enabled in (True, False):
+            if not enabled:
+                monkeypatch.setattr(
+                    swin_blocks, "_made_again", lambda f, x: contextlib.nullcontext(f(x))
+                )
+            images = x.clone().requires_grad_()
+            block.zero_grad()
+            output = block(images, None)
+            output.cos().sum().backward()
+            results.append([output, images.grad, *(p.grad.clone() for p in block.parameters())])
+        for a, b in zip(*results):
+            assert torch.equal(a, b)

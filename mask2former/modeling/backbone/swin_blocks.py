@@ -5,6 +5,9 @@ Tokens travel as ``[B, H, W, C]`` maps. Parameter names are those of the publish
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Iterator
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -88,7 +91,35 @@ class Mlp(nn.Module):
         self.drop = nn.Dropout(drop)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.drop(self.fc2(self.drop(self.act(self.fc1(x)))))
+        x = self.fc1(x)
+        with _made_again(self.act, x) as hidden:
+            x = self.fc2(self.drop(hidden))
+        return self.drop(x)
+
+
+@contextlib.contextmanager
+def _made_again(function: Callable[[Tensor], Tensor], x: Tensor) -> Iterator[Tensor]:
+    """``function(x)``, which what runs inside does not keep for backward but makes again from x.
+
+    For functions that are quick and keep ``x`` themselves, as activations and norms do: the widest
+    tensors of a block are held once, not twice. Gradients are the same to the bit.
+    """
+    y = function(x)
+    if not (torch.is_grad_enabled() and y.requires_grad) or torch.compiler.is_compiling():
+        yield y
+        return
+    source, storage = x.detach(), y.untyped_storage().data_ptr()
+
+    def pack(saved: Tensor) -> Tensor | torch.Size:
+        whole = saved.untyped_storage().data_ptr() == storage and saved.numel() == y_size
+        return saved.shape if whole and saved.is_contiguous() else saved
+
+    def unpack(packed: Tensor | torch.Size) -> Tensor:
+        return packed if isinstance(packed, Tensor) else function(source).view(packed)
+
+    y_size = y.numel()
+    with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
+        yield y
 
 
 class WindowAttention(nn.Module):
@@ -203,7 +234,8 @@ class SwinTransformerBlock(nn.Module):
     def forward(self, x: Tensor, shift_mask: Tensor | None) -> Tensor:
         """``[B, H, W, C] -> [B, H, W, C]``; the mask is read by shifted blocks only."""
         x = x + self.drop_path(self._window_attention(self.norm1(x), shift_mask))
-        return x + self.drop_path(self.mlp(self.norm2(x)))
+        with _made_again(self.norm2, x) as normed:
+            return x + self.drop_path(self.mlp(normed))
 
     def _window_attention(self, x: Tensor, shift_mask: Tensor | None) -> Tensor:
         _, height, width, _ = x.shape
