@@ -4,6 +4,7 @@ import json
 import os
 import random
 import signal
+import threading
 import time
 
 import numpy as np
@@ -16,6 +17,7 @@ from inference.annotation_task import (
     write_task,
 )
 from PIL import Image
+from tqdm import tqdm
 
 from mask2former.data.cvat import iterate_images
 from mask2former.inference.annotation import (
@@ -216,6 +218,9 @@ def test_killed_twenty_times_it_ends_with_the_same_bytes(tmp_path):
     for _ in range(20):
         child = os.fork()
         if child == 0:
+            # tqdm's default lock is shared with the parent: killed while it holds that, a child
+            # would leave the parent waiting for ever.
+            tqdm.set_lock(threading.RLock())
             run(tmp_path / "killed")
             os._exit(0)
         time.sleep(generator.uniform(0.005, 0.12))
