@@ -15,6 +15,9 @@ prepare_mapillary_sampling.py in mask2former/data/datasets/; their names work he
 
 import argparse
 import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a plain checkout too
 
 from mask2former.data.preparation import make_parser, run
 from mask2former.data.preparation.sampling_sets import prepare_files, prepare_registered

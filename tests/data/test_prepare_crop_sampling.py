@@ -3,12 +3,14 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import parity_cases
 import pytest
 from layouts.cityscapes import write_cityscapes
-from prepare_scripts import run_script
+from prepare_scripts import REPOSITORY, run_script
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -204,3 +206,26 @@ def test_a_missing_index_names_its_script(base, script):
     with pytest.raises(FileNotFoundError, match=f"prepare_crop_sampling.py --dataset {base} "):
         DatasetCatalog.get(name)
     assert f"{script}.py" in remedy(name)
+
+
+@pytest.mark.parametrize("script", [f"{PUBLISHED}/prepare_cityscapes_sampling.py"])
+def test_the_published_script_runs_from_a_checkout_that_is_not_installed(script):
+    # detectron2 is installed there, this package is not.
+    code = (
+        "import runpy, sys, detectron2\n"
+        f"sys.path = [p for p in sys.path if p != {str(REPOSITORY)!r}]\n"
+        "sys.meta_path = [f for f in sys.meta_path if 'mask2former' not in str(f)]\n"
+        f"sys.argv = [{script!r}, '--help']\n"
+        f"runpy.run_path({script!r}, run_name='__main__')"
+    )
+    elsewhere = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code],
+        cwd=REPOSITORY,
+        env=elsewhere,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Cityscapes" in done.stdout

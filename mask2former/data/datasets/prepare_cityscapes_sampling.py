@@ -9,6 +9,9 @@ cityscapes_fine_panoptic_train_cropsampling needs. Before it, run datasets/prepa
 
 import argparse
 import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # runs from a plain checkout too
 
 from mask2former.data.preparation import Options, make_parser, run
 from mask2former.data.preparation.crop_sampling import cityscapes_source, write_index

@@ -13,6 +13,8 @@ import os
 import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # runs from a plain checkout too
+
 from mask2former.data.datasets.folders import mapillary_folder
 from mask2former.data.preparation import Options, make_parser, run
 from mask2former.data.preparation.crop_sampling import folder_source, write_index
