@@ -34,7 +34,14 @@ def test_floats_are_resized_as_torch_does():
     np.testing.assert_allclose(resized, expected.permute(1, 2, 0).numpy(), rtol=1e-12)
 
 
-@pytest.mark.parametrize("sizes", [(20, 30, 7, 13), (20, 30, 47, 91), (480, 640, 1024, 1365)])
+# The last two round differently in float32, which torch computes in for small outputs only.
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        *[(20, 30, 7, 13), (20, 30, 47, 91), (480, 640, 1024, 1365)],
+        *[(77, 189, 27, 33), (114, 86, 106, 113)],
+    ],
+)
 def test_float_labels_follow_torch_nearest(sizes):
     h, w, new_h, new_w = sizes
     labels = RNG.integers(0, 1000, (h, w)).astype(np.float64)

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+import torch
+import torch.nn.functional as F
 
 from detectron2.data import transforms as T
 from detectron2.projects.point_rend import ColorAugSSDTransform
@@ -152,6 +154,16 @@ def test_padding_of_label_maps_takes_the_transform_s_own_value():
     gathered = indices.gather(np.ones((3, 4), np.uint8), fill=None)
     expected = T.PadTransform(1, 0, 2, 1, 4, 3, 0, 9).apply_segmentation(np.ones((3, 4), np.uint8))
     np.testing.assert_array_equal(gathered, expected)
+
+
+@pytest.mark.parametrize("sizes", [(77, 189, 27, 33), (114, 86, 106, 113)])
+def test_labels_are_resized_with_torch_s_roundings_at_any_size(sizes):
+    h, w, new_h, new_w = sizes
+    labels = np.arange(h * w).reshape(h, w)
+    plane = torch.from_numpy(labels).double()[None, None]
+    expected = F.interpolate(plane, (new_h, new_w), mode="nearest")[0, 0].long().numpy()
+    indices = AxisIndices.along([T.ResizeTransform(*sizes)], h, w, rule="torch")
+    np.testing.assert_array_equal(indices.gather(labels, fill=None), expected)
 
 
 def test_shapes_are_predicted_for_every_known_transform():

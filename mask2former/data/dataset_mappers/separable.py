@@ -19,6 +19,10 @@ from detectron2.data import transforms as T
 logger = logging.getLogger(__name__)
 
 _OUTSIDE = -1
+# Up to this height + width torch's nearest-neighbour resize of planes takes a kernel that computes
+# in float32, above it one that computes in the labels' float64; a few sizes round differently
+# (ATen/native/cpu/UpSampleKernel.cpp).
+_SMALL_OUTPUT = 128
 
 
 @lru_cache(maxsize=1024)
@@ -28,14 +32,19 @@ def nearest_indices(old: int, new: int, rule: str) -> np.ndarray:
     The indices come from the libraries themselves, so that roundings agree with them.
 
     Args:
-        rule: "pil" (pixel centres, used by detectron2 for uint8) or "torch" (floor, others).
+        rule: "pil" (pixel centres, used by detectron2 for uint8), "torch" (floor, others) or
+            "torch-small" (likewise, but torch computes small outputs in float32).
     """
     ramp = np.arange(old, dtype=np.int32)[None]
     if rule == "pil":
         indices = np.asarray(Image.fromarray(ramp).resize((new, 1), Image.Resampling.NEAREST))[0]
     else:
-        wide = torch.from_numpy(ramp).double()[None, None]
-        indices = F.interpolate(wide, (1, new), mode="nearest")[0, 0, 0].numpy()
+        wide = torch.from_numpy(ramp).double()[None]  # [1, 1, old]
+        if rule == "torch-small":
+            wide = F.interpolate(wide[None], (1, new), mode="nearest")[0]
+        else:
+            wide = F.interpolate(wide, new, mode="nearest")
+        indices = wide[0, 0].numpy()
     indices = indices.astype(np.intp)
     indices.setflags(write=False)
     return indices
@@ -67,8 +76,11 @@ class AxisIndices:
         elif isinstance(step, T.VFlipTransform):
             self.rows = self.rows[::-1]
         elif isinstance(step, T.ResizeTransform):
-            self.rows = self.rows[nearest_indices(len(self.rows), step.new_h, self._rule)]
-            self.columns = self.columns[nearest_indices(len(self.columns), step.new_w, self._rule)]
+            rule = self._rule
+            if rule == "torch" and step.new_h + step.new_w <= _SMALL_OUTPUT:
+                rule = "torch-small"
+            self.rows = self.rows[nearest_indices(len(self.rows), step.new_h, rule)]
+            self.columns = self.columns[nearest_indices(len(self.columns), step.new_w, rule)]
         elif isinstance(step, T.CropTransform):
             self.rows = self.rows[step.y0 : step.y0 + step.h]
             self.columns = self.columns[step.x0 : step.x0 + step.w]

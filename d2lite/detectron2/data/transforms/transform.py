@@ -31,6 +31,9 @@ _TORCH_MODE = {
     Image.Resampling.BILINEAR: "bilinear",
     Image.Resampling.BICUBIC: "bicubic",
 }
+# Up to this height + width torch resizes planes by a kernel that computes nearest neighbours in
+# float32, above it by one that computes in the input's type (ATen/native/cpu/UpSampleKernel.cpp).
+_SMALL_OUTPUT = 128
 
 
 class ResizeTransform(Transform):
@@ -91,8 +94,9 @@ class ResizeTransform(Transform):
 
     def _resize_nearest(self, img: np.ndarray) -> np.ndarray:
         """torch's nearest rule, for every dtype: pick rows and columns."""
-        rows = _nearest_sources(self.h, self.new_h, img.dtype)
-        columns = _nearest_sources(self.w, self.new_w, img.dtype)
+        small = self.new_h + self.new_w <= _SMALL_OUTPUT
+        rows = _nearest_sources(self.h, self.new_h, img.dtype, small)
+        columns = _nearest_sources(self.w, self.new_w, img.dtype, small)
         return img.take(rows, axis=0).take(columns, axis=1)
 
     def _resize_float(self, img: np.ndarray, method: Image.Resampling) -> np.ndarray:
@@ -111,10 +115,17 @@ class ResizeTransform(Transform):
         return tensor[0].permute(1, 2, 0).reshape(self.new_h, self.new_w, *trailing).numpy()
 
 
-def _nearest_sources(size: int, new_size: int, dtype: np.dtype) -> np.ndarray:
-    """Source index of each of ``new_size`` pixels, int64, by torch's own arithmetic."""
+def _nearest_sources(size: int, new_size: int, dtype: np.dtype, small: bool) -> np.ndarray:
+    """Source index of each of ``new_size`` pixels, int64, by torch's own arithmetic.
+
+    ``small``: as its 2-D kernel for small outputs computes them, else as the general one, which is
+    also that of one dimension.
+    """
     in_float32 = dtype == np.float32
     positions = torch.arange(size, dtype=torch.float32 if in_float32 else torch.float64)
+    if small:
+        plane = F.interpolate(positions[None, None, None], (1, new_size), mode="nearest")
+        return plane[0, 0, 0].long().numpy()
     return F.interpolate(positions[None, None], new_size, mode="nearest")[0, 0].long().numpy()
 
 
