@@ -241,6 +241,26 @@ class TestRefusals:
         with pytest.raises(FileNotFoundError, match=r"prepare_cityscapes_sampling\.py"):
             build_train_mapper(sampling_cfg)
 
+    @pytest.mark.parametrize(
+        ("index", "record"),
+        [("{", None), ("[]", None), ("{}", None), (None, '{"file_'), (None, "{}")],
+    )
+    def test_a_broken_index_is_named(self, sampling_cfg, sampling_root, tmp_path, index, record):
+        for path in sampling_root.rglob("*.json"):
+            is_index = path.name == "index.json"
+            text = (index if is_index else record) or path.read_text()
+            (tmp_path / path.name).write_text(text)
+        meta = MetadataCatalog.get(DATASET).as_dict() | {
+            "name": f"{tmp_path.name}_cropsampling",
+            "images_per_cat_json": f"{tmp_path}/index.json",
+            "json_per_img_dir": str(tmp_path),
+        }
+        sampling_cfg.DATASETS.TRAIN = (meta["name"],)
+        MetadataCatalog.get(meta["name"]).set(**meta)
+        named = r"index\.json" if index else r"_000019\.json"
+        with pytest.raises(ValueError, match=f"{tmp_path}/.*{named}.*prepare_crop_sampling"):
+            build_train_mapper(sampling_cfg)({"cat_id": CAR})
+
     def test_several_training_sets(self, sampling_cfg):
         sampling_cfg.DATASETS.TRAIN = (DATASET, DATASET)
         with pytest.raises(ValueError, match="one data set"):

@@ -229,3 +229,26 @@ def test_the_published_script_runs_from_a_checkout_that_is_not_installed(script)
     )
     assert done.returncode == 0, done.stderr
     assert "Cityscapes" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("script", "file"),
+    [
+        ("prepare_cityscapes_sampling", "cityscapes/gtFine/cityscapes_panoptic_train.json"),
+        ("prepare_mapillary_sampling", "mapillary-vistas/training/panoptic/panoptic_2018.json"),
+    ],
+)
+@pytest.mark.parametrize(
+    "content",
+    [
+        "[]",
+        '{"images": null}',
+        '{"images": [{"file_name": "a.jpg"}]}',
+        '{"annotations": []}',
+        '{"annotations": [{"image_id": 3, "file_name": 4, "segments_info": []}]}',
+    ],
+)
+def test_a_strange_annotation_file_is_named(script, file, content, recorded_root, capsys):
+    (recorded_root / file).write_text(content)
+    assert prepare(script, recorded_root) == 2
+    assert str(recorded_root / file) in capsys.readouterr().err

@@ -16,7 +16,7 @@ from detectron2.utils.file_io import PathManager
 
 _PREPARE = (
     "mask2former/data/datasets/prepare_cityscapes_sampling.py or prepare_mapillary_sampling.py "
-    "writes it"
+    "writes it, for other sets datasets/prepare_crop_sampling.py"
 )
 
 
@@ -96,6 +96,7 @@ class SegmentIndex:
 
     Raises:
         FileNotFoundError: the file does not exist.
+        ValueError: it is broken.
     """
 
     def __init__(
@@ -112,8 +113,8 @@ class SegmentIndex:
                 f"{images_per_cat_json} (images_per_cat_json of the training set) does not exist; "
                 + _PREPARE
             )
-        with PathManager.open(images_per_cat_json) as f:
-            self._images = {int(k): v for k, v in json.load(f)["imgs_per_cat"].items()}
+        images = _read(images_per_cat_json, "imgs_per_cat")["imgs_per_cat"]
+        self._images = {int(k): v for k, v in images.items()}
         self._source = images_per_cat_json
         self._folder = json_per_img_dir.rstrip("/")
         self._thing_ids = thing_ids
@@ -132,8 +133,7 @@ class SegmentIndex:
         path = f"{self._folder}/{images[np.random.randint(len(images))]}.json"
         if not PathManager.exists(path):
             raise ValueError(f"{path} does not exist, but {self._source} lists it; {_PREPARE}")
-        with PathManager.open(path) as f:
-            record = json.load(f)
+        record = _read(path, "segments_info")
         record["segments_info"] = [self._contiguous(s, path) for s in record["segments_info"]]
         return record
 
@@ -174,3 +174,15 @@ class SegmentIndex:
                 f"{path}: category {category} is no class of the training set; {_PREPARE}"
             )
         return {**segment, "category_id": ids[category], "isthing": is_thing}
+
+
+def _read(path: str, key: str) -> dict[str, Any]:
+    """A file of the index, which has ``key``."""
+    try:
+        with PathManager.open(path) as f:
+            content = json.load(f)
+    except ValueError as error:
+        raise ValueError(f"{path} is no readable JSON ({error}); {_PREPARE}") from error
+    if not isinstance(content, dict) or key not in content:
+        raise ValueError(f"{path} has no {key!r}, so it is no file of the index; {_PREPARE}")
+    return content

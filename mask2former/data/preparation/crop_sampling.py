@@ -6,7 +6,8 @@ where the published scripts search for the image id anywhere in a path.
 """
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,7 @@ def write_index(
 
     Raises:
         MissingInput: a file of the set does not exist (names the first, counts the others).
-        PreparationError: the annotation file is not in COCO's panoptic format.
+        PreparationError: the annotation file is not in COCO's panoptic format, or without segments.
     """
     need(source.panoptic_json, "the panoptic annotations", remedy)
     records = _records(source)
@@ -70,6 +71,11 @@ def write_index(
         present = (s["category_id"] for s in record["segments_info"] if not s.get("iscrowd", 0))
         for category in dict.fromkeys(present):
             images.setdefault(category, []).append(record["image_id"])
+    if not images:
+        raise PreparationError(
+            f"{source.panoptic_json} has no segment to show: none of its {len(records)} "
+            "annotations has a segment that is no crowd"
+        )
     finished(per_image)
     bar = tqdm(records, desc=per_image.name, unit="img", disable=not options.progress)
     for record in bar:
@@ -83,7 +89,7 @@ def write_index(
 
 def _records(source: SamplingSource) -> list[dict[str, Any]]:
     records = []
-    try:
+    with _panoptic_format(source.panoptic_json):
         for annotation in read_json(source.panoptic_json)["annotations"]:
             record = {"file_name": source.image_of(annotation), "image_id": annotation["image_id"]}
             if source.sem_seg_of is not None:
@@ -93,11 +99,16 @@ def _records(source: SamplingSource) -> list[dict[str, Any]]:
             for segment in record["segments_info"]:
                 segment["category_id"], segment["bbox"]
             records.append(record)
-    except (KeyError, TypeError) as error:
-        raise PreparationError(
-            f"{source.panoptic_json} is not in COCO's panoptic format ({error!r})"
-        ) from error
     return records
+
+
+@contextmanager
+def _panoptic_format(path: Path) -> Iterator[None]:
+    """What fails inside for want of a key or for its type is said of the annotation file."""
+    try:
+        yield
+    except (AttributeError, KeyError, TypeError) as error:
+        raise PreparationError(f"{path} is not in COCO's panoptic format ({error!r})") from error
 
 
 def _require_files(records: list[dict[str, Any]], remedy: str) -> None:
@@ -147,8 +158,11 @@ def folder_source(
         if suffix.lower() in IMAGE_SUFFIXES:
             by_stem.setdefault(stem, name)
     path = Path(panoptic_json)
-    listed = read_json(path).get("images", []) if path.exists() else []
-    names = {image["id"]: image["file_name"] for image in listed if "file_name" in image}
+    names: dict[Any, str] = {}
+    if path.exists():  # if not, write_index says so
+        with _panoptic_format(path):
+            listed = read_json(path).get("images", [])
+            names = {image["id"]: image["file_name"] for image in listed if "file_name" in image}
 
     def stem_of(annotation: Mapping[str, Any]) -> str:
         return os.path.splitext(annotation["file_name"])[0]
