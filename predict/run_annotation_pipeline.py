@@ -10,6 +10,7 @@ drew stays as it is, byte for byte, unless ``--existing`` says otherwise.
 """
 
 import argparse
+import errno
 import logging
 import os
 import shutil
@@ -22,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs from a p
 os.environ["OMP_WAIT_POLICY"] = os.environ.get("OMP_WAIT_POLICY", "PASSIVE")
 
 import mask2former  # noqa: F401 - registers models and data sets
+from detectron2.config import CfgNode
 from detectron2.utils.logger import setup_logger
 from mask2former.data.cvat import read_label_attributes
 from mask2former.engine.checkpoint import check_weights_exist
@@ -38,7 +40,7 @@ from mask2former.inference.annotation import (
 )
 from mask2former.inference.annotation.pipeline import Summary
 from mask2former.inference.annotation.proposals import TASKS, predictable_classes
-from mask2former.inference.annotation.store import Store, fingerprint
+from mask2former.inference.annotation.store import Store, fingerprint, only_run
 
 logger = logging.getLogger("mask2former.annotation")
 
@@ -80,7 +82,8 @@ def get_parser() -> argparse.ArgumentParser:
         choices=EXISTING_POLICIES,
         default="keep",
         help="shapes that are already there: keep all (default); replace those of a machine "
-        "(source auto or semi-auto); replace all; or leave annotated images alone",
+        "(source auto or semi-auto; CVAT keeps that source when people correct such a shape, so "
+        "their corrections go too); replace all; or leave annotated images alone",
     )
     add(
         "--max-overlap",
@@ -153,7 +156,12 @@ def main(argv: list[str] | None = None) -> int:
     setup_logger(name="mask2former")
     try:
         summary = _run(args)
-    except (*USER_ERRORS, OSError, ValueError) as error:
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        hint = f": --output_dir {args.output_dir}: make room, and start again to go on"
+        print(f"run_annotation_pipeline.py: {error}{hint if full else ''}", file=sys.stderr)
+        return 2
+    except (*USER_ERRORS, ValueError) as error:
         print(f"run_annotation_pipeline.py: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -193,7 +201,16 @@ def _run(args: argparse.Namespace) -> Summary:
     )
     # Predictions depend on these; how they are merged and drawn does not matter for checkpoints.
     settings = fingerprint(cfg, (proposals, args.batch_size))
-    _prepare_output(output_dir, Store(output_dir / "checkpoints", settings), args)
+    with only_run(output_dir):
+        _prepare_output(output_dir, Store(output_dir / "checkpoints", settings), args)
+        return _annotate(args, cfg, proposals, settings)
+
+
+def _annotate(
+    args: argparse.Namespace, cfg: CfgNode, proposals: ProposalOptions, settings: str
+) -> Summary:
+    input_dir, output_dir = Path(args.input_dir), Path(args.output_dir)
+    annotations = input_dir / "annotations.xml"
     attributes = read_label_attributes(str(annotations))
     predictor = Predictor(cfg)
     predictor.require_trained()
@@ -288,6 +305,7 @@ def _prepare_output(output_dir: Path, store: Store, args: argparse.Namespace) ->
         answer = input("Do you want to resume from existing outputs? [Y/n] ")
         overwrite = answer.strip().lower() in ("n", "no")
     if overwrite:
+        store.set_aside(output_dir / "annotations.xml")
         for path in (*made, output_dir / "review.csv", output_dir / "summary.json"):
             if path.is_dir():
                 shutil.rmtree(path)

@@ -124,3 +124,23 @@ def test_what_was_added_can_be_read_and_taken_away_again(tmp_path_factory, added
         edit_image(p.data, remove=lambda i, shape: True) for p in split_document(file) if p.is_image
     ]
     assert all(not read_image(piece).shapes for piece in emptied)
+
+
+def test_prefixes_that_the_root_declares_are_kept(tmp_path):
+    text = (
+        '<annotations xmlns:x="http://x"><image id="0" name="a" width="9" height="9"><x:note/>'
+        '<box x:by="me" label="p" xtl="1" ytl="1" xbr="2" ybr="2"/></image></annotations>'
+    )
+    (tmp_path / "a.xml").write_text(text)
+    pieces = list(split_document(str(tmp_path / "a.xml")))
+    edited = b"".join(
+        edit_image(p.data, remove=lambda index, shape: True) if p.is_image else p.data
+        for p in pieces
+    )
+    assert edited.decode() == text[: text.index("<box")] + "</image></annotations>"
+
+
+def test_utf16_is_refused_in_one_line(tmp_path):
+    (tmp_path / "a.xml").write_bytes("<annotations/>".encode("utf-16"))
+    with pytest.raises(CvatError, match="encoded as UTF-16"):
+        list(split_document(str(tmp_path / "a.xml")))

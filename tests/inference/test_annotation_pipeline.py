@@ -230,3 +230,71 @@ def test_killed_twenty_times_it_ends_with_the_same_bytes(tmp_path):
     assert kills >= 5
     run(tmp_path / "killed")
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
+
+
+def test_shapes_that_cannot_be_read_stay_and_cost_no_other(tmp_path):
+    broken = (
+        '<mask label="rail" source="manual" rle="1, 2" left="0" top="0" width="5" height="5"/>'
+        '<polygon label="rail" source="manual" points="nan,2;3,4;1e9,5"/>'
+        '<polygon label="post" source="manual" points="1,2;3,4"/><box label="post"/>'
+    )
+    task = write_task(tmp_path / "task", ["a.png"], {"a.png": broken + HUMAN})
+    summary = pipeline(task, tmp_path / "out").run()
+    assert summary.merged.overlapping == {"rail": 1}
+    assert summary.merged.added == {"post": 1}
+    assert broken + HUMAN in (tmp_path / "out/annotations.xml").read_text()
+
+
+def test_a_replaced_picture_is_predicted_again(tmp_path):
+    task = write_task(tmp_path / "task", ["a.png", "b.png"])
+    pipeline(task, tmp_path / "out").run()
+    Image.new("RGB", (30, 24)).save(task / "images/b.png")
+    seen = []
+
+    def predict(images):
+        seen.append(len(images))
+        return bright_squares(images)
+
+    pipeline(task, tmp_path / "out", predict).run()
+    assert sum(seen) >= 1
+    assert [len(s) for s in shapes_of(tmp_path / "out").values()] == [2, 0]
+
+
+def test_a_file_that_people_put_into_the_output_is_kept(tmp_path):
+    task, out = write_task(tmp_path / "task"), tmp_path / "out"
+    pipeline(task, out).run()
+    corrected = (out / "annotations.xml").read_bytes().replace(b"rail", b"hand")
+    (out / "annotations.xml").write_bytes(corrected)
+    pipeline(task, out).run()
+    assert (out / "annotations.before-1.xml").read_bytes() == corrected
+    pipeline(task, out, merging=MergeOptions(z_order="zero")).run()  # our own needs no copy
+    assert len(list(out.glob("*.xml"))) == 2
+
+
+def test_formats_that_hold_no_colours_are_drawn_as_png(tmp_path):
+    task = write_task(tmp_path / "task", ["a.pgm", "frame_000000.PNG"])
+    text = (task / "annotations.xml").read_text()
+    (task / "annotations.xml").write_text(text.replace("frame_000000.PNG", "frame_000000"))
+    Image.open(task / "images/a.pgm").convert("L").save(task / "images/a.pgm")
+    summary = pipeline(task, tmp_path / "out").run()
+    assert not summary.failed and not summary.missing
+    drawn = sorted(p.name for p in (tmp_path / "out/visuals").iterdir())
+    assert drawn == ["a.pgm.png", "frame_000000.png"]
+
+
+def test_of_two_images_with_one_name_only_the_broken_one_is_left_out(tmp_path):
+    task = write_task(tmp_path / "task", ["one/a.png", "two/a.png"])
+    text = (task / "annotations.xml").read_text()
+    for subset in ("one", "two"):
+        text = text.replace(f'name="{subset}/a.png"', f'name="a.png" subset="{subset}"')
+    (task / "annotations.xml").write_text(text)
+    (task / "images/two/a.png").write_bytes(b"no picture")
+    summary = pipeline(task, tmp_path / "out").run()
+    assert len(summary.failed) == 1
+    assert summary.merged.added == {"rail": 1, "post": 1}
+
+
+def test_names_may_be_as_long_as_a_file_system_allows(tmp_path):
+    name = "ф" * 123 + ".png"  # 250 bytes of 255
+    task = write_task(tmp_path / "task", [name])
+    assert pipeline(task, tmp_path / "out").run().merged.added["rail"] == 1

@@ -238,3 +238,19 @@ def test_interrupting_is_one_line(run, monkeypatch, script):
     done = run()
     assert done.status == 130
     assert done.errors == [f"{SCRIPT}: interrupted; start it again to go on"]
+
+
+def test_a_second_run_into_one_folder_is_refused(run, script, tmp_path):
+    with script.only_run(tmp_path / "out"):
+        done = run("--overwrite")
+    assert done.status == 2
+    assert "another run is writing there" in done.errors[0]
+    assert run().status == 0
+
+
+def test_overwrite_keeps_a_file_that_people_put_there(run, tmp_path):
+    run()
+    (tmp_path / "out/annotations.xml").write_text("<annotations>corrected</annotations>")
+    assert run("--overwrite").status == 0
+    kept = (tmp_path / "out/annotations.before-1.xml").read_text()
+    assert kept == "<annotations>corrected</annotations>"

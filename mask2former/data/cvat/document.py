@@ -7,6 +7,7 @@ before its end. A tree of the whole document is never built, so 100,000 images n
 than one.
 """
 
+import codecs
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -54,6 +55,7 @@ class _Splitter:
         self._offset = 0  # of the buffer's first byte in the file
         self._seen = 0  # file offset of the last tag expat reported
         self._depth = 0
+        self._begun = False
         self._cuts: list[int] = []  # file offsets where images begin and end, in turn
         self._parser = parser = expat.ParserCreate()
         parser.StartElementHandler = self._start
@@ -71,6 +73,10 @@ class _Splitter:
         yield from self._pieces(final=True)
 
     def _parse(self, data: bytes, *, final: bool) -> None:
+        if not self._begun and data:
+            self._begun = True
+            if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+                raise CvatError(f"{self._path} is encoded as UTF-16; CVAT writes UTF-8")
         try:
             self._parser.Parse(data, final)
         except expat.ExpatError as error:
@@ -151,7 +157,8 @@ def read_image(piece: bytes, path: str = "the file") -> CvatImage:
     Raises:
         CvatError: name, size or a shape's label is missing.
     """
-    parser = etree.XMLParser(resolve_entities=False, no_network=True, huge_tree=True)
+    # The file was found well-formed as a whole; a piece may use prefixes that its root declares.
+    parser = etree.XMLParser(resolve_entities=False, no_network=True, huge_tree=True, recover=True)
     return image_of(etree.fromstring(piece, parser), path)
 
 

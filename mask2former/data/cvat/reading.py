@@ -14,6 +14,7 @@ from lxml import etree
 from ..errors import DataError
 from .rle import CvatMask, decode_mask
 
+_FARTHEST = 1e6  # pixels; nothing that was drawn on an image lies farther away
 SHAPES = ("box", "cuboid", "ellipse", "mask", "points", "polygon", "polyline", "skeleton")
 
 
@@ -43,13 +44,18 @@ class Shape:
         """[N, 2] float64 x, y in pixels, of shapes that are outlines; else None.
 
         A box becomes its rectangle (turned by ``rotation`` degrees clockwise about its centre).
+
+        Raises:
+            ValueError: coordinates are missing, no numbers, or absurd.
         """
         if self.kind in ("polygon", "polyline"):
-            pairs = self.attributes["points"].split(";")
-            return np.array([[float(v) for v in pair.split(",")] for pair in pairs])
+            pairs = [pair.split(",") for pair in self._text("points").split(";") if pair.strip()]
+            if any(len(pair) != 2 for pair in pairs):
+                raise ValueError('points are not written as "x,y;x,y;..."')
+            return _plausible(np.array(pairs, dtype=np.float64).reshape(-1, 2))
         if self.kind == "box":
-            x0, y0, x1, y1 = (float(self.attributes[k]) for k in ("xtl", "ytl", "xbr", "ybr"))
-            corners = np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]])
+            x0, y0, x1, y1 = (self.number(k) for k in ("xtl", "ytl", "xbr", "ybr"))
+            corners = _plausible(np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]]))
             angle = np.deg2rad(float(self.attributes.get("rotation", 0)))
             centre = corners.mean(axis=0)
             turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
@@ -57,18 +63,41 @@ class Shape:
         return None
 
     def coded_mask(self) -> CvatMask:
-        """The run lengths of a ``mask`` element."""
-        box = [int(self.attributes[k]) for k in ("left", "top", "width", "height")]
-        counts = tuple(int(v) for v in self.attributes["rle"].split(",") if v.strip())
+        """The run lengths of a ``mask`` element.
+
+        Raises:
+            ValueError: they or the box are missing or no numbers.
+        """
+        box = [int(self.number(k)) for k in ("left", "top", "width", "height")]
+        counts = tuple(int(v) for v in self._text("rle").split(",") if v.strip())
         return CvatMask(counts, *box)
+
+    def number(self, key: str) -> float:
+        """The value of an XML attribute.
+
+        Raises:
+            ValueError: it is missing or no number.
+        """
+        return float(self._text(key))
+
+    def _text(self, key: str) -> str:
+        if key not in self.attributes:
+            raise ValueError(f"{key} is missing")
+        return self.attributes[key]
 
     def mask(self, height: int, width: int) -> np.ndarray:
         """[height, width] bool, of a ``mask`` element.
 
         Raises:
-            ValueError: its run lengths do not fit its box.
+            ValueError: they or the box are missing or broken, or do not fit each other.
         """
         return decode_mask(self.coded_mask(), height, width)
+
+
+def _plausible(points: np.ndarray) -> np.ndarray:
+    if not (np.abs(points) <= _FARTHEST).all():  # also NaN
+        raise ValueError(f"coordinates are not finite, or beyond {_FARTHEST:.0f} pixels")
+    return points
 
 
 @dataclass

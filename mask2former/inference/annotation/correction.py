@@ -12,7 +12,7 @@ from scipy.optimize import linear_sum_assignment
 from mask2former.data.cvat import Shape, iterate_images
 from mask2former.data.cvat.reading import CvatImage
 
-from .merging import AUTOMATIC, shape_pixels
+from .merging import AUTOMATIC, readable_pixels
 
 OUTCOMES = ("accepted", "reshaped", "relabelled", "deleted", "added")
 
@@ -139,7 +139,7 @@ class _Areas:
     def __init__(self, shapes: Iterable[Shape], image: CvatImage) -> None:
         self.shapes, self.coded = [], []
         for shape in shapes:
-            pixels = shape_pixels(shape, image.height, image.width)
+            pixels = readable_pixels(shape, image)
             if pixels is not None:
                 self.shapes.append(shape)
                 self.coded.append(mask_util.encode(np.asfortranarray(pixels, dtype=np.uint8)))

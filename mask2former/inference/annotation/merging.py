@@ -1,5 +1,6 @@
 """What becomes of the shapes that an image already has when predictions are added."""
 
+import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -9,9 +10,12 @@ import numpy as np
 
 from mask2former.data.cvat import Shape
 from mask2former.data.cvat.document import NewShape, edit_image, read_image
+from mask2former.data.cvat.reading import CvatImage
 
 from .polygons import mask_to_polygons, overlap, polygons_to_mask
 from .proposals import Proposal
+
+logger = logging.getLogger(__name__)
 
 EXISTING_POLICIES = ("keep", "replace-auto", "replace-all", "skip-annotated")
 
@@ -91,7 +95,7 @@ def merge_image(
         return piece, report
     kept = [s for s in image.shapes if not _gives_way(s, options.existing)]
     report.kept, report.removed = len(kept), len(image.shapes) - len(kept)
-    chosen = _without_overlaps(proposals, kept, image.height, image.width, options, report)
+    chosen = _without_overlaps(proposals, kept, image, options, report)
     new = []
     for rank, proposal in enumerate(chosen):
         z_order = len(chosen) - 1 - rank if options.z_order == "score" else 0
@@ -104,19 +108,35 @@ def merge_image(
 
 
 def shape_pixels(shape: Shape, height: int, width: int) -> np.ndarray | None:
-    """The area of a shape, [height, width] bool; None for points and lines, which have none."""
+    """The area of a shape, [height, width] bool; None for points and lines, which have none.
+
+    Raises:
+        ValueError: its coordinates or run lengths are broken.
+    """
     if shape.kind == "mask":
         return shape.mask(height, width)
     if shape.kind in ("polygon", "box"):
-        return polygons_to_mask([shape.polygon()], height, width)
+        outline = shape.polygon()
+        return polygons_to_mask([outline], height, width) if len(outline) > 2 else None
     if shape.kind == "ellipse":
-        keys = ("cx", "cy", "rx", "ry")
-        cx, cy, rx, ry = (float(shape.attributes[k]) for k in keys)
+        cx, cy, rx, ry = (shape.number(k) for k in ("cx", "cy", "rx", "ry"))
         mask = np.zeros((height, width), dtype=np.uint8)
         angle = float(shape.attributes.get("rotation", 0))
         cv2.ellipse(mask, ((cx, cy), (2 * rx, 2 * ry), angle), 1, thickness=-1)
         return mask.astype(bool)
     return None
+
+
+def readable_pixels(shape: Shape, image: CvatImage) -> np.ndarray | None:
+    """`shape_pixels`; None, with a warning, of a broken shape: it costs no other."""
+    try:
+        return shape_pixels(shape, image.height, image.width)
+    except ValueError as error:
+        logger.warning(
+            "image %s: a %s with label %s is compared with nothing: %s",
+            image.name, shape.kind, shape.label, error,
+        )  # fmt: skip
+        return None
 
 
 def _gives_way(shape: Shape, existing: str) -> bool:
@@ -128,8 +148,7 @@ def _gives_way(shape: Shape, existing: str) -> bool:
 def _without_overlaps(
     proposals: Sequence[Proposal],
     kept: Sequence[Shape],
-    height: int,
-    width: int,
+    image: CvatImage,
     options: MergeOptions,
     report: MergeReport,
 ) -> list[Proposal]:
@@ -137,14 +156,14 @@ def _without_overlaps(
     areas: dict[str, list[np.ndarray]] = {}
     for shape in kept:
         if shape.label in labels and options.max_overlap < 1:
-            pixels = shape_pixels(shape, height, width)
+            pixels = readable_pixels(shape, image)
             if pixels is not None:
                 areas.setdefault(shape.label, []).append(pixels)
     chosen = []
     for proposal in proposals:
         rivals = areas.get(proposal.label)
         if rivals:
-            pixels = proposal.pixels(height, width)
+            pixels = proposal.pixels(image.height, image.width)
             if any(overlap(pixels, rival) > options.max_overlap for rival in rivals):
                 report.overlapping[proposal.label] += 1
                 continue

@@ -32,6 +32,9 @@ from .work_list import (
 
 logger = logging.getLogger(__name__)
 
+# Formats that hold any colour picture; drawings of others are PNGs.
+_DRAWN_AS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+
 Predict = Callable[[list[np.ndarray]], list[dict[str, Any]]]
 
 
@@ -58,7 +61,7 @@ class Summary:
 
     images: int = 0
     missing: list[str] = field(default_factory=list)
-    failed: dict[str, str] = field(default_factory=dict)  # name -> why
+    failed: dict[str, str] = field(default_factory=dict)  # key of the image -> why
     merged: MergeReport = field(default_factory=MergeReport)
     without_proposals: int = 0
 
@@ -163,7 +166,7 @@ class AnnotationPipeline:
 
     def _is_done(self, item: WorkItem) -> bool:
         drawn = not self.options.visuals or self._visual_path(item).exists()
-        return drawn and self.store.has(item.key)
+        return drawn and self.store.has(item.key, item.picture)
 
     def _loaded(
         self, batches: Sequence[list[WorkItem]]
@@ -208,17 +211,17 @@ class AnnotationPipeline:
         found, uncertainty = proposals_of(output, self.metadata, self.proposals)
         if self.options.visuals:
             self._draw(item, image, found)
-        self.store.save(item.key, found, uncertainty)
+        self.store.save(item.key, item.picture, found, uncertainty)
 
     def _failed(self, item: WorkItem, why: str, summary: Summary) -> None:
         logger.error("%s: left as it was: %s", item.file, why)
-        summary.failed[item.name] = why
+        summary.failed[item.key] = why
 
     # --- outputs
 
     def _visual_path(self, item: WorkItem) -> Path:
         path = self.output_dir / "visuals" / item.key
-        suffix = path.suffix if cv2.haveImageWriter(path.name) and path.suffix else ".png"
+        suffix = path.suffix if path.suffix.lower() in _DRAWN_AS else ".png"
         return path if path.suffix == suffix else path.with_name(path.name + suffix)
 
     def _draw(self, item: WorkItem, image: np.ndarray, found: Sequence[Proposal]) -> None:
@@ -228,7 +231,7 @@ class AnnotationPipeline:
         write_atomically(path, encoded.tobytes())
 
     def _write_outputs(self, items: Sequence[WorkItem], summary: Summary) -> None:
-        by_number = {item.number: item for item in items if item.name not in summary.failed}
+        by_number = {item.number: item for item in items if item.key not in summary.failed}
         paths = prediction_paths(items)
         rows, number = [], 0
         target = self.output_dir / "annotations.xml"
@@ -240,9 +243,12 @@ class AnnotationPipeline:
                 if piece.is_image:
                     item = by_number.get(number)
                     number += 1
-                    finished = self.store.load(item.key) if item else None
+                    finished = self.store.load(item.key, item.picture) if item else None
                     if item and finished is None:
-                        raise RuntimeError(f"{self.store.path(item.key)} has vanished")
+                        raise ValueError(
+                            f"{item.file} or {self.store.path(item.key)} changed meanwhile; start "
+                            "again to go on"
+                        )
                     if item:
                         found = finished.proposals
                         data, report = merge_image(data, found, self.merging)
@@ -259,7 +265,7 @@ class AnnotationPipeline:
                             )
                         )
                 file.write(data)
-        partial.replace(target)
+        self.store.put(partial, target)
         write_atomically(self.output_dir / "review.csv", review_table(rows))
         text = json.dumps(summary.to_json(), indent=2, ensure_ascii=False)
         write_atomically(self.output_dir / "summary.json", text.encode() + b"\n")

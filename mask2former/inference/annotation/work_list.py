@@ -30,6 +30,7 @@ class WorkItem:
         file: the image.
         height, width: as the annotation file says.
         annotated: whether the element has shapes already.
+        picture: differs when the file was replaced, or the annotation file says another size.
     """
 
     number: int
@@ -39,6 +40,7 @@ class WorkItem:
     height: int
     width: int
     annotated: bool
+    picture: str = ""
 
 
 class ImageProblem(Exception):
@@ -63,9 +65,11 @@ def read_work_list(annotations: Path, images: Path) -> tuple[list[WorkItem], lis
         key = element.name
         if key in repeated:
             key = f"{element.subset or 'image'}_{element.id}_{number}/{element.name}"
-        size = {"height": element.height, "width": element.width}
-        annotated = bool(element.shapes)
-        items.append(WorkItem(number, element.name, key, file, annotated=annotated, **size))
+        size, state = (element.height, element.width), file.stat()
+        picture = f"{element.width}x{element.height} {state.st_size} {state.st_mtime_ns}"
+        items.append(
+            WorkItem(number, element.name, key, file, *size, bool(element.shapes), picture)
+        )
     return items, missing, len(elements)
 
 

@@ -16,6 +16,8 @@ from mask2former.data.cvat.reading import CvatImage
 from ..declare import instance_classes, register
 from .spec import Spec
 
+_FRAME_SUFFIXES = (".PNG", ".png", ".jpg", ".jpeg", ".JPG")
+
 logger = logging.getLogger(__name__)
 
 
@@ -107,14 +109,29 @@ def _records(spec: Spec, path: str, images: Path, ids: dict[str, int]) -> list[d
 
 
 def find_image(images: Path, image: CvatImage) -> Path | None:
-    """Where an export keeps an image: by name, or under its subset (project exports)."""
+    """Where an export keeps an image: by name, or under its subset (project exports).
+
+    Frames of a video have names without a suffix, but files with one (CVAT: ``.PNG``).
+    """
     places = [images / image.name]
     if image.subset:
         places += [images / image.subset / image.name, images / image.subset.lower() / image.name]
+    if image.name and not Path(image.name).suffix:
+        places += [Path(f"{place}{suffix}") for place in places for suffix in _FRAME_SUFFIXES]
     return next((p for p in places if p.is_file()), None)
 
 
 def _annotation(shape: Shape, image: CvatImage, path: str) -> dict[str, Any] | None:
+    try:
+        return _outline_or_mask(shape, image)
+    except ValueError as error:
+        raise CvatError(
+            f"{path}: image {image.name}: a {shape.kind} with label {shape.label}: {error}; "
+            "draw it again in CVAT, or take it out of the file"
+        ) from error
+
+
+def _outline_or_mask(shape: Shape, image: CvatImage) -> dict[str, Any] | None:
     if shape.kind == "polygon":
         points = shape.polygon()
         if len(points) < 3:
@@ -126,10 +143,7 @@ def _annotation(shape: Shape, image: CvatImage, path: str) -> dict[str, Any] | N
             "bbox_mode": BoxMode.XYWH_ABS,
         }
     if shape.kind == "mask":
-        try:
-            mask = shape.mask(image.height, image.width)
-        except (ValueError, KeyError) as error:
-            raise CvatError(f"{path}: image {image.name}, label {shape.label}: {error}") from error
+        mask = shape.mask(image.height, image.width)
         if not mask.any():
             return None
         coded = mask_util.encode(np.asfortranarray(mask))
