@@ -33,7 +33,9 @@ from .work_list import (
 logger = logging.getLogger(__name__)
 
 # Formats that hold any colour picture; drawings of others are PNGs.
-_DRAWN_AS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+_DRAWN_AS = (
+    ".avif", ".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"
+)  # fmt: skip
 
 Predict = Callable[[list[np.ndarray]], list[dict[str, Any]]]
 
@@ -221,7 +223,8 @@ class AnnotationPipeline:
 
     def _visual_path(self, item: WorkItem) -> Path:
         path = self.output_dir / "visuals" / item.key
-        suffix = path.suffix if path.suffix.lower() in _DRAWN_AS else ".png"
+        drawable = path.suffix.lower() in _DRAWN_AS and cv2.haveImageWriter(path.name)
+        suffix = path.suffix if drawable else ".png"
         return path if path.suffix == suffix else path.with_name(path.name + suffix)
 
     def _draw(self, item: WorkItem, image: np.ndarray, found: Sequence[Proposal]) -> None:
