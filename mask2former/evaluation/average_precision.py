@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+from pycocotools import mask as mask_api
 
 from .errors import EvaluationError
 from .legacy_numpy import give_legacy_numpy
@@ -103,7 +104,8 @@ def lvis_average_precision(
     """
     results = _best_of_each_image(_entries(results, iou_type, ground_truth), limit)
     if choose_engine(engine, "lvis") == "fast":
-        precision, summary = _fast(ground_truth, results, iou_type, [limit], None, lvis=True)
+        counted = _counted_by_lvis(ground_truth, results, iou_type)
+        precision, summary = _fast(*counted, iou_type, [limit], None, lvis=True)
     else:
         precision, summary = _lvis(ground_truth, results, iou_type, limit)
     groups = [
@@ -135,6 +137,26 @@ def _best_of_each_image(results: list[dict], limit: int) -> list[dict]:
             entries.sort(key=lambda entry: entry["score"], reverse=True)
             del entries[limit:]
     return [entry for entries in by_image.values() for entry in entries]
+
+
+def _counted_by_lvis(ground_truth, results, iou_type) -> tuple[dict, list[dict]]:
+    """What the lvis package looks at: no empty entries, no classes that an image says nothing of.
+
+    Faster-coco-eval counts empty entries, and fails on images of which all detections are dropped.
+    """
+    area = {"segm": lambda r: mask_api.area(r["segmentation"]), "bbox": lambda r: _area(r["bbox"])}
+    annotations = [a for a in ground_truth.get("annotations", []) if a["area"] > 0]
+    known = {(a["image_id"], a["category_id"]) for a in annotations}
+    for image in ground_truth["images"]:
+        known.update((image["id"], category) for category in image["neg_category_ids"])
+    results = [
+        r for r in results if (r["image_id"], r["category_id"]) in known and area[iou_type](r) > 0
+    ]
+    return {**ground_truth, "annotations": annotations}, results
+
+
+def _area(box) -> float:
+    return box[2] * box[3]
 
 
 def _fast(ground_truth, results, iou_type, limits, image_ids, overlaps=None, lvis=False):

@@ -5,7 +5,7 @@ import sys
 
 import numpy as np
 import pytest
-from evaluation.random_cases import detection_case
+from evaluation.random_cases import detection_case, encode
 
 from mask2former.evaluation import EvaluationError, average_precision
 from mask2former.evaluation.average_precision import (
@@ -93,6 +93,37 @@ def test_fast_equals_lvis(seed, iou_type):
         assert len(fast.stats) == 9
         np.testing.assert_allclose(fast.stats, slow.stats, atol=1e-6)
         np.testing.assert_allclose(fast.eval["precision"], slow.eval["precision"], atol=1e-6)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("lvis") is None, reason="needs the lvis package")
+@pytest.mark.parametrize("iou_type", ["bbox", "segm"])
+def test_fast_equals_lvis_on_empty_detections_and_images_that_say_nothing(iou_type):
+    content, results = detection_case(4, images=8, lvis=True)
+    size = [content["images"][0][side] for side in ("height", "width")]
+    nothing = {"segmentation": encode(np.zeros(size, bool)), "bbox": [3.0, 4.0, 0.0, 9.0]}
+    first = results[0] | nothing | {"score": 1.0}
+    bare = {"id": 999, "height": 9, "width": 9}
+    bare |= {"neg_category_ids": [], "not_exhaustive_category_ids": []}
+    content["images"].append(bare)
+    stray = results[0] | {"image_id": 999, "segmentation": encode(np.ones((9, 9), bool))}
+    fast, slow = (
+        lvis_average_precision(content, [first, *results, stray], iou_type, engine=engine)
+        for engine in ("fast", "pycocotools")
+    )
+    np.testing.assert_allclose(fast.eval["precision"], slow.eval["precision"], atol=1e-6)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("lvis") is None, reason="needs the lvis package")
+def test_lvis_scores_nothing_but_empty_masks_as_zero():
+    content, results = detection_case(4, images=3, lvis=True)
+    size = [content["images"][0][side] for side in ("height", "width")]
+    empty = [results[0] | {"segmentation": encode(np.zeros(size, bool))}]
+    fast, slow = (
+        lvis_average_precision(content, empty, "segm", engine=engine).stats
+        for engine in ("fast", "pycocotools")
+    )
+    assert fast == slow
+    assert fast[0] == 0
 
 
 def test_lvis_counts_false_alarms_only_where_the_class_is_known_to_be_absent():
