@@ -293,7 +293,7 @@ def _add_evaluation_keys(cfg: CN) -> None:
     # not. False saves the erosion of every map. [ours]
     cfg.TEST.BOUNDARY_IOU = True
     # Adds Acc_th, Prec_th and PQ, SQ, RQ of every class to the results of panoptic segmentation,
-    # hence to metrics.json and TensorBoard. The log shows them anyway. [ours]
+    # hence to metrics.json and TensorBoard; so does APPLY_IBS. The log shows them anyway. [ours]
     cfg.TEST.PANOPTIC_DETAILS = False
     # With TEST.AUG.ENABLED: also evaluate with augmentation at the end of training, not only in
     # --eval-only. [ours]

@@ -50,7 +50,8 @@ class COCOPanopticEvaluator(DatasetEvaluator):
             allow_missing: evaluate the images that were predicted instead of refusing when some are
                 missing (test images that could not be read and were skipped).
             details: add Acc_th, Prec_th (:func:`~.panoptic_tables.pixel_scores`) and PQ, SQ and RQ
-                of every class to the results (TEST.PANOPTIC_DETAILS); the log has them anyway.
+                of every class to the results (TEST.PANOPTIC_DETAILS, or intra-batch supervision);
+                the log has them anyway.
         """
         self._metadata = MetadataCatalog.get(dataset_name)
         self._to_dataset_id = {

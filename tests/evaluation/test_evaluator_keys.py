@@ -67,6 +67,22 @@ def test_panoptic_details_and_dumped_predictions(cfg, name, tmp_path):
     assert len(os.listdir(tmp_path / "predictions/mine")) == 2 * len(pairs)
 
 
+@pytest.mark.parametrize("applied", [False, True])
+def test_intra_batch_supervision_reports_what_it_is_judged_by(cfg, name, tmp_path, applied):
+    pairs = panoptic_set(tmp_path, name)
+    MetadataCatalog.get(name).evaluator_type = "coco_panoptic_seg"
+    outputs = cfg.MODEL.MASK_FORMER.TEST
+    outputs.SEMANTIC_ON, outputs.PANOPTIC_ON = False, True
+    cfg.MODEL.MASK_FORMER.APPLY_IBS = applied
+    evaluator = build_evaluator(cfg, name)
+    evaluator.reset()
+    for record, output in pairs:
+        evaluator.process([record], [output])
+    keys = set(evaluator.evaluate()["panoptic_seg"])
+    assert len(keys) == 9 or applied
+    assert keys.issuperset({"Acc_th", "Prec_th"}) == applied
+
+
 def test_without_panoptic_output_no_predictions_are_written(cfg, name, tmp_path):
     semantic_set(tmp_path, name)
     MetadataCatalog.get(name).evaluator_type = "sem_seg"
