@@ -6,6 +6,7 @@ import os
 import re
 
 import torch
+import yaml
 
 from detectron2.config import CfgNode, get_cfg
 from detectron2.engine import default_setup
@@ -65,6 +66,9 @@ def load_config(config_file: str, opts: list[str], *, need_data: bool = True) ->
             raise ConfigError(f"--config-file {config_file}: no such file")
         try:
             cfg.merge_from_file(config_file)
+        except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+            # A base that is missing, a file that is no YAML: the text names the file.
+            raise ConfigError(f"{config_file}: {' '.join(str(error).split())}") from error
         except (KeyError, ValueError, AssertionError) as error:
             raise _explained(error, cfg, config_file) from error
         complete_entries(cfg)
@@ -113,9 +117,21 @@ def _explained(error: Exception, cfg: CfgNode, where: str) -> ConfigError:
     text = str(error.args[0] if error.args else error)
     unknown = re.search(r"Non-existent (?:config )?key: ?'?([\w.]+)", text)
     if unknown is None:
-        return ConfigError(f"{where}: {text}")
+        return ConfigError(f"{where}: {text}{_example(text, cfg)}")
     key = unknown.group(1)
     return ConfigError(f"{where}: there is no config key {key}{nearest(key, _all_keys(cfg))}")
+
+
+def _example(text: str, cfg: CfgNode) -> str:
+    """For a type mismatch, ``"; write it like 0.0001"``: the present value shows the type."""
+    mismatch = re.search(r"Type mismatch .* for config key: ([\w.]+)", text, re.DOTALL)
+    if mismatch is None:
+        return ""
+    value = cfg
+    for part in mismatch.group(1).split("."):
+        value = value[part]
+    kind = type(value).__name__
+    return f"; it must be a {kind}" + (f", like {value!r}" if value else "")
 
 
 def _all_keys(node: CfgNode, prefix: str = "") -> list[str]:

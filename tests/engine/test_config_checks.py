@@ -30,6 +30,28 @@ def test_value_of_the_wrong_type_names_the_key():
         load_config("", ["SOLVER.BASE_LR", "(1, 2)"])
 
 
+def test_value_of_the_wrong_type_says_what_is_right():
+    with pytest.raises(ConfigError, match=r"SOLVER\.BASE_LR; it must be a float, like 0\.001"):
+        load_config("", ["SOLVER.BASE_LR", "1"])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("_BASE_: gone.yaml", "gone.yaml does not exist"),
+        ("MODEL:\n  A: [1\n", "line 2"),
+        ("A: !!python/object/apply:os.system ['true']", "os.system is not allowed"),
+        ("\xff\xfe", "can't decode"),
+    ],
+    ids=["no base", "no YAML", "code", "no text"],
+)
+def test_unreadable_config_file_is_a_user_error_that_names_it(tmp_path, content, message):
+    path = tmp_path / "mine.yaml"
+    path.write_bytes(content.encode("latin1"))
+    with pytest.raises(ConfigError, match=f"mine.yaml.*{message}"):
+        load_config(str(path), [])
+
+
 def test_missing_config_file_is_named():
     with pytest.raises(ConfigError, match=r"nowhere\.yaml: no such file"):
         load_config("nowhere.yaml", [])
