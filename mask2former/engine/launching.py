@@ -24,8 +24,9 @@ _TIMEOUT = timedelta(minutes=30)
 def run(main: Callable, args: argparse.Namespace) -> None:
     """Runs ``main(args)``: in this process, in ``--num-gpus`` processes, or in torchrun's.
 
-    Without CUDA the processes are CPU processes that talk through gloo. A UserError ends the script
-    with its message on stderr and exit status 2, without a traceback.
+    Without CUDA the processes are CPU processes that talk through gloo. ``--machine-rank -1`` is
+    SLURM's SLURM_PROCID, as in the IBS repository. A UserError ends the script with its message on
+    stderr and exit status 2, without a traceback.
     """
     try:
         if _under_torchrun():
@@ -36,6 +37,7 @@ def run(main: Callable, args: argparse.Namespace) -> None:
                 dist.destroy_process_group()
             return
         _check_gpus(args.num_gpus)
+        _check_machines(args)
         launch(
             _main_without_traceback,
             args.num_gpus,
@@ -72,6 +74,28 @@ def _check_gpus(wanted: int) -> None:
     present = torch.cuda.device_count()
     if torch.cuda.is_available() and wanted > present:
         raise ConfigError(f"--num-gpus {wanted}: this machine has {present}")
+
+
+def _check_machines(args: argparse.Namespace) -> None:
+    """Fills in the rank that SLURM knows; refuses what would wait for processes in vain."""
+    if args.machine_rank == -1:
+        rank = os.environ.get("SLURM_PROCID", "")
+        if not rank.isdecimal():
+            raise ConfigError(
+                "--machine-rank -1 reads SLURM_PROCID, which is not set; start it with srun, or "
+                "give --machine-rank 0 to N-1"
+            )
+        args.machine_rank = int(rank)
+    if not 0 <= args.machine_rank < args.num_machines:
+        raise ConfigError(
+            f"--machine-rank {args.machine_rank}: with --num-machines {args.num_machines} it is "
+            f"0 to {args.num_machines - 1}"
+        )
+    if args.dist_url == "auto" and args.num_machines > 1:
+        raise ConfigError(
+            f"--dist-url auto is for a single machine; with --num-machines {args.num_machines} "
+            "give tcp://<address of machine 0>:<free port>, the same on all"
+        )
 
 
 def _under_torchrun() -> bool:

@@ -34,6 +34,34 @@ def test_user_error_ends_with_its_message(args, capsys):
     assert capsys.readouterr().err == "error: w.pth: no such file\n"
 
 
+def test_machine_rank_comes_from_slurm(args, monkeypatch):
+    monkeypatch.setenv("SLURM_PROCID", "0")
+    args.machine_rank = -1
+    seen = []
+    run(lambda given: seen.append(given.machine_rank), args)
+    assert seen == [0]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"machine_rank": -1}, "SLURM_PROCID, which is not set"),
+        ({"machine_rank": 2, "num_machines": 2}, "it is 0 to 1"),
+        ({"num_machines": 2}, "--dist-url auto is for a single machine"),
+    ],
+    ids=["no SLURM", "rank too high", "auto"],
+)
+def test_wrong_machines_are_refused_before_any_process_starts(
+    args, monkeypatch, capsys, given, message
+):
+    monkeypatch.delenv("SLURM_PROCID", raising=False)
+    vars(args).update(given)
+    with pytest.raises(SystemExit) as ended:
+        run(lambda args: None, args)
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err
+
+
 def test_other_errors_pass_through(args):
     def main(args):
         raise ZeroDivisionError("a bug")
