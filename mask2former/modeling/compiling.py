@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from .errors import CompilerError
 from .mask_predictions import MaskPredictions
-from .matcher import HungarianMatcher
+from .matcher import HungarianMatcher, matches_layers_together
 from .postprocessing.compiled import CompiledSegmentation
 from .targets import PackedTargets
 
@@ -249,6 +249,8 @@ def _why_not(criterion: nn.Module) -> str:
         return f"{type(criterion).__name__} has no losses_of"
     if not isinstance(criterion.matcher, HungarianMatcher):
         return f"{type(criterion.matcher).__name__} is no HungarianMatcher"
+    if not matches_layers_together(criterion.matcher):
+        return f"{type(criterion.matcher).__name__}.forward is not that of HungarianMatcher"
     for name in criterion.losses:
         if not getattr(criterion.loss_functions.get(name), "compiles", True):
             return f"loss {name!r} chooses masks on the host"

@@ -13,7 +13,7 @@ from detectron2.projects.point_rend.point_features import (
 from detectron2.utils import comm
 
 from .mask_predictions import at_least_float32, matched_mask_logits
-from .matcher import Pairs
+from .matcher import Pairs, matches_layers_together
 from .point_sampling import sample_masks
 from .targets import PackedTargets
 
@@ -39,6 +39,11 @@ def sigmoid_ce_loss(inputs: Tensor, targets: Tensor, num_masks: float | Tensor) 
     """
     loss = F.binary_cross_entropy_with_logits(inputs, targets, reduction="none")
     return loss.mean(1).sum() / num_masks
+
+
+# Published names; TorchScript brings nothing here any more.
+dice_loss_jit = dice_loss
+sigmoid_ce_loss_jit = sigmoid_ce_loss
 
 
 def calculate_uncertainty(logits: Tensor) -> Tensor:
@@ -280,10 +285,10 @@ class SetCriterion(nn.Module):
                 targets.complete(layers[0]["pred_logits"].shape[1])
             columns = self.matcher.match_segments(layers, targets)
             return MatchedPairs.of_segments(layers, columns, targets)
-        if hasattr(self.matcher, "match_layers"):
+        if matches_layers_together(self.matcher):
             indices = self.matcher.match_layers(layers, targets)  # L x B pairs
         else:
-            # A matcher of the published interface, which knows one prediction at a time.
+            # The published interface: one prediction at a time.
             indices = [self.matcher(layer, targets) for layer in layers]
         return MatchedPairs.of_layers(layers, indices, targets)
 

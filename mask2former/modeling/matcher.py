@@ -15,7 +15,16 @@ from .mask_predictions import at_least_float32, mask_logits_at
 from .point_sampling import sample_masks
 from .targets import PackedTargets
 
-__all__ = ["HungarianMatcher", "Pairs", "batch_dice_loss", "batch_sigmoid_ce_loss", "layer_name"]
+__all__ = [
+    "HungarianMatcher",
+    "Pairs",
+    "batch_dice_loss",
+    "batch_dice_loss_jit",
+    "batch_sigmoid_ce_loss",
+    "batch_sigmoid_ce_loss_jit",
+    "layer_name",
+    "matches_layers_together",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +62,11 @@ def batch_sigmoid_ce_loss(inputs: Tensor, targets: Tensor) -> Tensor:
     # -t log s(x) - (1 - t) log(1 - s(x)) = softplus(x) - t x: one product instead of two.
     as_background = F.softplus(inputs).sum(-1, keepdim=True)
     return (as_background - inputs @ targets.mT) / inputs.shape[-1]
+
+
+# Published names; TorchScript brings nothing here any more.
+batch_dice_loss_jit = batch_dice_loss
+batch_sigmoid_ce_loss_jit = batch_sigmoid_ce_loss
 
 
 class HungarianMatcher(nn.Module):
@@ -103,6 +117,10 @@ class HungarianMatcher(nn.Module):
         Returns:
             Per image (query indices, target indices), int64 on the CPU, min(Q, n) of them.
         """
+        return self.match_layers([outputs], targets)[0]
+
+    def memory_efficient_forward(self, outputs: dict, targets: list[dict]) -> list[Pairs]:
+        """The published name of what :meth:`forward` does."""
         return self.match_layers([outputs], targets)[0]
 
     @torch.no_grad()
@@ -253,6 +271,23 @@ class HungarianMatcher(nn.Module):
             f"cost_class={self.cost_class}, cost_mask={self.cost_mask}, "
             f"cost_dice={self.cost_dice}, num_points={self.num_points}"
         )
+
+
+def matches_layers_together(matcher: nn.Module) -> bool:
+    """Whether ``match_layers`` of a matcher does what its ``forward`` would, one by one.
+
+    Not if it has none, if somebody's subclass or assignment replaced ``forward`` alone, or if a
+    hook waits for its calls: then ``forward`` is what has to be called.
+    """
+    if not hasattr(matcher, "match_layers") or "forward" in vars(matcher):
+        return False
+    if matcher._forward_hooks or matcher._forward_pre_hooks:
+        return False
+    owners = [
+        next(i for i, base in enumerate(type(matcher).__mro__) if name in vars(base))
+        for name in ("match_layers", "forward")
+    ]
+    return owners[0] <= owners[1]
 
 
 def _products(segments: Tensor, queries: Tensor, counts: Tensor) -> Tensor:

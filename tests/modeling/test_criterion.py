@@ -180,6 +180,34 @@ def test_a_matcher_that_knows_one_prediction_at_a_time_works(monkeypatch):
     assert len(losses) == 3 * LAYERS
 
 
+class _OtherOrder(HungarianMatcher):
+    """Somebody's own rule: the pairs of the published matcher in another order."""
+
+    def forward(self, outputs, targets):
+        self.calls = getattr(self, "calls", 0) + 1
+        return [
+            (query.flip(0), target.flip(0)) for query, target in super().forward(outputs, targets)
+        ]
+
+
+def test_a_subclass_with_its_own_forward_is_asked_for_every_prediction():
+    criterion = make_criterion()
+    criterion.matcher = _OtherOrder(num_points=POINTS)
+    criterion(predictions(leaves(), lazy=True), ground_truth(2, 2))
+    assert criterion.matcher.calls == LAYERS
+
+
+def test_hooks_of_the_matcher_see_every_prediction_and_change_nothing(monkeypatch):
+    monkeypatch.setattr(torch, "rand", rand64)
+    criterion, seen = make_criterion(), []
+    outputs, targets = predictions(leaves(), lazy=True), ground_truth(3, 2)
+    expected = criterion(outputs, targets)
+    criterion.matcher.register_forward_hook(lambda *args: seen.append(args[-1]))
+    losses = criterion(outputs, targets)
+    assert [[len(query) for query, _ in pairs] for pairs in seen] == [[3, 2]] * LAYERS
+    torch.testing.assert_close(losses, expected)
+
+
 def test_number_of_masks_is_averaged_over_processes(monkeypatch):
     def all_reduce(total):
         total.fill_(18)  # 5 here, 13 elsewhere

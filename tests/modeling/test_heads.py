@@ -140,7 +140,18 @@ def test_unknown_in_feature_is_named_with_the_possible_ones():
         build_model(cfg)
 
 
-def test_stride_of_masks_is_fixed():
+def test_masks_have_the_common_stride():
     cfg = parity_models.config("r50_panoptic", "MODEL.SEM_SEG_HEAD.COMMON_STRIDE", 8)
-    with pytest.raises(ValueError, match="COMMON_STRIDE is 8"):
+    model = build_model(cfg).eval()
+    batch = parity_models.batched_inputs("r50_panoptic")
+    with torch.no_grad():
+        images = model.preprocess_image(batch).tensor
+        assert model.predictions(images)["pred_masks"].shape[2] == images.shape[2] // 8
+        result = model(batch)[0]
+    assert result["panoptic_seg"][0].shape == (batch[0]["height"], batch[0]["width"])
+
+
+def test_a_common_stride_coarser_than_the_encoder_is_refused():
+    cfg = parity_models.config("r50_panoptic", "MODEL.SEM_SEG_HEAD.COMMON_STRIDE", 16)
+    with pytest.raises(ValueError, match=r"COMMON_STRIDE is 16.*set it to 8"):
         build_model(cfg)

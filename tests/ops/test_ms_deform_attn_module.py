@@ -79,6 +79,24 @@ def test_the_published_import_path_leads_here():
     assert published is MSDeformAttn
 
 
+def test_the_published_functions_take_the_published_arguments():
+    from mask2former.modeling.pixel_decoder.ops.functions import MSDeformAttnFunction
+    from mask2former.modeling.pixel_decoder.ops.functions.ms_deform_attn_func import (
+        ms_deform_attn_core_pytorch,
+    )
+
+    shapes, starts = torch.tensor([[3, 4], [2, 2]]), torch.tensor([0, 12])
+    value = torch.randn(2, 16, 2, 3, dtype=torch.float64, requires_grad=True)
+    locations = torch.rand(2, 5, 2, 2, 4, 2, dtype=torch.float64)
+    weights = torch.rand(2, 5, 2, 2, 4, dtype=torch.float64)
+    output = MSDeformAttnFunction.apply(value, shapes, starts, locations, weights, 128)
+    expected = ms_deform_attn_core_pytorch(value, shapes, locations, weights)
+    assert output.shape == (2, 5, 6)
+    torch.testing.assert_close(output, expected, **TOLERANCE)
+    output.sum().backward()
+    assert value.grad is not None
+
+
 def test_heads_that_do_not_divide_the_width_are_refused():
     with pytest.raises(ValueError, match=r"d_model \(10\).*n_heads \(4\)"):
         MSDeformAttn(d_model=10, n_heads=4)

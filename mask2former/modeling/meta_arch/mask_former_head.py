@@ -67,11 +67,6 @@ class MaskFormerHead(nn.Module):
     @classmethod
     def from_config(cls, cfg, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
         head = cfg.MODEL.SEM_SEG_HEAD
-        if head.COMMON_STRIDE != 4:
-            raise ValueError(
-                f"MODEL.SEM_SEG_HEAD.COMMON_STRIDE is {head.COMMON_STRIDE}; {cls.__name__} "
-                "predicts masks at stride 4 only"
-            )
         in_feature = cfg.MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE
         in_channels = transformer_in_channels(cfg, input_shape)
         return {

@@ -92,7 +92,7 @@ class PerPixelBaselineHead(nn.Module):
         """
         logits, aux_logits = self.layers(features)
         if self.training:
-            losses = {"loss_sem_seg": self.loss(logits, targets)}
+            losses = self.losses(logits, targets)
             for i, aux in enumerate(aux_logits):
                 losses[f"loss_sem_seg_{i}"] = self.loss(aux, targets)
             return None, losses
@@ -110,6 +110,10 @@ class PerPixelBaselineHead(nn.Module):
         logits = self._upsample(logits.float())[..., :height, :width]  # [B, K, H, W]
         loss = F.cross_entropy(logits, targets, ignore_index=self.ignore_value)
         return loss * self.loss_weight
+
+    def losses(self, predictions: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """The published form of :meth:`loss`: under the name ``loss_sem_seg``."""
+        return {"loss_sem_seg": self.loss(predictions, targets)}
 
     def _upsample(self, logits: Tensor) -> Tensor:
         return F.interpolate(

@@ -25,9 +25,10 @@ from ..transformer_decoder.transformer import (
     to_map,
     to_tokens,
 )
-from .fpn import (
+from .fpn import (  # noqa: F401 - build_pixel_decoder is published here, too
     NUM_MULTI_SCALE_FEATURES,
     PixelDecoderOutput,
+    build_pixel_decoder,
     features_by_stride,
     lateral_conv,
     output_conv,
@@ -188,8 +189,8 @@ class MSDeformAttnPixelDecoder(nn.Module):
             common_stride: stride of the mask features.
 
         Raises:
-            ValueError: if ``transformer_in_features`` is empty or not among the features, or
-                ``conv_dim`` is no multiple of 32.
+            ValueError: if ``transformer_in_features`` is empty or not among the features,
+                ``conv_dim`` is no multiple of 32, or ``common_stride`` is coarser than they are.
         """
         super().__init__()
         if conv_dim % NORM_GROUPS:
@@ -230,6 +231,12 @@ class MSDeformAttnPixelDecoder(nn.Module):
 
         # The pyramid goes on from the encoder's finest map, one level per factor of two.
         finest_stride = min(shape.stride for shape in encoder_shape.values())
+        if common_stride > finest_stride:
+            raise ValueError(
+                f"MODEL.SEM_SEG_HEAD.COMMON_STRIDE is {common_stride}, but the finest of "
+                "DEFORMABLE_TRANSFORMER_ENCODER_IN_FEATURES, which masks start from, has stride "
+                f"{finest_stride}: set it to {finest_stride} or less"
+            )
         pyramid_levels = (finest_stride // common_stride).bit_length() - 1
         self.pyramid_features = self.in_features[:pyramid_levels][::-1]  # coarsest first
         for i, name in enumerate(self.in_features[:pyramid_levels], start=1):
