@@ -26,11 +26,11 @@ from media import VideoFile, expand_inputs, show
 from predictor import VisualizationDemo
 
 import mask2former  # noqa: F401 - registers models and datasets
-from detectron2.config import get_cfg
+from detectron2.config import CfgNode
 from detectron2.data.detection_utils import read_image
-from detectron2.projects.deeplab import add_deeplab_config
 from detectron2.utils.logger import setup_logger
-from mask2former import add_maskformer2_config
+from mask2former.engine.errors import USER_ERRORS, message_of
+from mask2former.engine.setup import load_config
 
 logger = logging.getLogger("detectron2")
 
@@ -87,13 +87,13 @@ def get_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def setup_cfg(args: argparse.Namespace):
-    """The frozen config of the arguments."""
-    cfg = get_cfg()
-    add_deeplab_config(cfg)
-    add_maskformer2_config(cfg)
-    cfg.merge_from_file(args.config_file)
-    cfg.merge_from_list(args.opts)
+def setup_cfg(args: argparse.Namespace) -> CfgNode:
+    """The frozen config of the arguments.
+
+    Raises:
+        ConfigError: the file is missing, or a key or value is not possible.
+    """
+    cfg = load_config(args.config_file, args.opts, need_data=False)
     if args.confidence_threshold is not None:
         cfg.MODEL.MASK_FORMER.TEST.OBJECT_MASK_THRESHOLD = args.confidence_threshold
     cfg.freeze()
@@ -121,7 +121,7 @@ def run_on_images(demo: VisualizationDemo, args: argparse.Namespace) -> int:
             results = demo.run_on_batch(list(images.values()))
             seconds = (time.perf_counter() - began) / max(len(images), 1)
             for path, (predictions, drawn) in zip(images, results):
-                logger.info("%s: %s in %.2fs", path, _summary(predictions, demo), seconds)
+                logger.info("%s: %s", path, _summary(predictions, demo, seconds))
                 if output is None:
                     if not show(WINDOW, drawn.get_image()[:, :, ::-1]):
                         return len(unreadable)
@@ -134,13 +134,16 @@ def run_on_images(demo: VisualizationDemo, args: argparse.Namespace) -> int:
     return len(unreadable)
 
 
-def _summary(predictions: dict, demo: VisualizationDemo) -> str:
-    if "panoptic_seg" in predictions:
-        return f"{len(predictions['panoptic_seg'][1])} segments"
+def _summary(predictions: dict, demo: VisualizationDemo, seconds: float) -> str:
+    """The published words, of the instances that are drawn; and how many panoptic segments."""
+    what = "finished"
     if "instances" in predictions:
         count = int((predictions["instances"].scores >= demo.confidence_threshold).sum())
-        return f"detected {count} instances"
-    return "finished"
+        what = f"detected {count} instances"
+    text = f"{what} in {seconds:.2f}s"
+    if "panoptic_seg" in predictions:
+        text += f", {len(predictions['panoptic_seg'][1])} panoptic segments drawn"
+    return text
 
 
 def run_on_camera(demo: VisualizationDemo) -> int:
@@ -194,6 +197,9 @@ def main(argv: list[str] | None = None) -> int:
         if args.input:
             return 1 if run_on_images(demo, args) else 0
         return run_on_camera(demo) if args.webcam else run_on_video(demo, args)
+    except USER_ERRORS as error:
+        print(f"demo.py: {message_of(error)}", file=sys.stderr)
+        return 2
     except (OSError, KeyError, ValueError) as error:
         message = error.args[0] if isinstance(error, KeyError) and error.args else error
         print(f"demo.py: {message}", file=sys.stderr)

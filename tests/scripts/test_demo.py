@@ -1,5 +1,6 @@
 """demo/demo.py as a user calls it."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -72,6 +73,29 @@ def test_bad_arguments_get_one_clear_line(project, arguments, says):
     assert done.returncode == 2
     assert says in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("opts", "says"),
+    [
+        (["MODEL.MASK_FORMERS.NHEADS", "8"], "there is no config key MODEL.MASK_FORMERS"),
+        (["SOLVER.BASE_LR"], "come in pairs"),
+    ],
+)
+def test_bad_overrides_get_one_clear_line(project, tmp_path, opts, says):
+    image = sorted(project.images.iterdir())[0]
+    done = run_demo(project, "--input", image, "--output", tmp_path / "a.png", opts=opts)
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_panoptic_model_logs_the_published_line_too(project, tmp_path):
+    image = sorted(project.images.iterdir())[0]
+    done = run_demo(project, "--input", image, "--output", tmp_path / "a.png")
+    assert re.search(
+        rf"{image}: detected \d+ instances in [\d.]+s, \d+ panoptic segments drawn", done.stdout
+    )
 
 
 def test_the_threshold_filters_instances(project, tmp_path):
