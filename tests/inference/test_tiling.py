@@ -11,8 +11,9 @@ from torch import nn
 from detectron2.config import get_cfg
 from detectron2.structures import Instances
 from mask2former.config import add_maskformer2_config
-from mask2former.inference.tiling import TiledModel, tiled
-from mask2former.inference.tiling.plan import plan_tiles
+from mask2former.inference.tiling import TiledModel, joining, tiled
+from mask2former.inference.tiling.joining import Part, join
+from mask2former.inference.tiling.plan import Box, plan_tiles
 
 
 class Blobs(nn.Module):
@@ -176,3 +177,17 @@ def test_the_config_decides():
     cfg.TEST.TILING.OVERLAP = 2000
     with pytest.raises(ValueError, match=r"OVERLAP 2000 must be at least 0 and less than"):
         tiled(model, cfg).eval()([{"image": torch.zeros(3, 1500, 10)}])
+
+
+def test_joining_looks_at_overlapping_tiles_only(monkeypatch):
+    tiles = [tile.write for tile in plan_tiles((10, 1000), (10, 1000), (10, 10), 1)]
+    parts = [Part(i, 0, area, np.ones(area.size, bool)) for i, area in enumerate(tiles)]
+    parts = [part for part in parts for _ in range(10)]
+    compared = []
+    monkeypatch.setattr(joining, "_fit", lambda *pair: compared.append(pair) or 0.0)
+    intersection = Box.intersection
+    monkeypatch.setattr(
+        Box, "intersection", lambda *boxes: compared.append(boxes) or intersection(*boxes)
+    )
+    join(parts, tiles, 0.5)
+    assert len(compared) < 0.1 * len(parts) ** 2 / 2

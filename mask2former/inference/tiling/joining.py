@@ -1,7 +1,8 @@
 """Which parts found in neighbouring tiles are one object."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import combinations, product
 
 import numpy as np
 
@@ -57,16 +58,11 @@ def join(parts: Sequence[Part], areas: Sequence[Box], agreement: float) -> list[
         groups of positions in ``parts``, in the order of their first member.
     """
     candidates = []
-    for i, a in enumerate(parts):
-        for j in range(i + 1, len(parts)):
-            b = parts[j]
-            if a.tile == b.tile or a.label != b.label or not a.isthing:
-                continue
-            shared = areas[a.tile].intersection(areas[b.tile])
-            if shared.area and a.box.intersection(b.box).area:
-                fit = _fit(a, b, shared)
-                if fit > agreement:
-                    candidates.append((fit, i, j))
+    for i, j, shared in _neighbours(parts, areas):
+        if parts[i].box.intersection(parts[j].box).area:
+            fit = _fit(parts[i], parts[j], shared)
+            if fit > agreement:
+                candidates.append((fit, i, j))
     groups = _Groups(len(parts))
     for _, i, j in sorted(candidates, reverse=True):
         tiles_i = {parts[k].tile for k in groups.members(i)}
@@ -78,6 +74,24 @@ def join(parts: Sequence[Part], areas: Sequence[Box], agreement: float) -> list[
         if not part.isthing:
             groups.unite(first_of_stuff.setdefault(part.label, i), i)
     return groups.all()
+
+
+def _neighbours(parts: Sequence[Part], areas: Sequence[Box]) -> Iterator[tuple[int, int, Box]]:
+    """Pairs of things of one class in overlapping tiles, i < j, and what both tiles see.
+
+    Only tiles that overlap are gone through: all pairs of a large image's parts are too many.
+    """
+    by_tile: dict[int, dict[int, list[int]]] = {}
+    for i, part in enumerate(parts):
+        if part.isthing:
+            by_tile.setdefault(part.tile, {}).setdefault(part.label, []).append(i)
+    for a, b in combinations(by_tile, 2):
+        shared = areas[a].intersection(areas[b])
+        if not shared.area:
+            continue
+        for label in by_tile[a].keys() & by_tile[b].keys():
+            for i, j in product(by_tile[a][label], by_tile[b][label]):
+                yield min(i, j), max(i, j), shared
 
 
 def _fit(a: Part, b: Part, shared: Box) -> float:
