@@ -149,12 +149,30 @@ class CityscapesInstanceEvaluator(_CityscapesEvaluator):
         )
 
     def _score(self, counted: list[dict]) -> OrderedDict:
-        matches = dict(enumerate(counted))
-        precisions = self._scripts.evaluateMatches(matches, self._args)
-        averages = self._scripts.computeAverages(precisions, self._args)
+        averages = self._scripts.computeAverages(self._precisions(counted), self._args)
         self._scripts.printResults(averages, self._args)
         values = {"AP": averages["allAp"], "AP50": averages["allAp50%"]}
         return OrderedDict(segm={name: 100 * float(value) for name, value in values.items()})
+
+    def _precisions(self, counted: list[dict]) -> np.ndarray:
+        """AP of every class and IoU threshold, ``[1, classes, thresholds]``; NaN without objects.
+
+        The scripts fail where a class has objects and nothing was predicted but on regions that do
+        not count. That is 0, as without a prediction.
+        """
+        matches = dict(enumerate(counted))
+        try:
+            return self._scripts.evaluateMatches(matches, self._args)
+        except IndexError:
+            logger.debug("A class has only predictions on regions that do not count")
+        args = copy.copy(self._args)
+        precisions = np.zeros((1, len(self._args.instLabels), len(self._args.overlaps)))
+        for row, name in enumerate(self._args.instLabels):
+            for column, overlap in enumerate(self._args.overlaps):
+                args.instLabels, args.overlaps = [name], [overlap]
+                with contextlib.suppress(IndexError):
+                    precisions[0, row, column] = self._scripts.evaluateMatches(matches, args).item()
+        return precisions
 
 
 class CityscapesSemSegEvaluator(_CityscapesEvaluator):

@@ -10,11 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from cityscapesscripts.helpers.labels import name2label, trainId2label
 from evaluation.small_sets import cityscapes_set
 from PIL import Image
 
 from detectron2.data import MetadataCatalog
+from detectron2.structures import Instances
 from mask2former.evaluation import (
     CityscapesInstanceEvaluator,
     CityscapesSemSegEvaluator,
@@ -138,3 +140,24 @@ def test_outputs_without_the_task_give_no_score(dataset, caplog):
     without = [(record, {"sem_seg": output["sem_seg"]}) for record, output in pairs]
     assert run(CityscapesInstanceEvaluator(name), without) == {}
     assert "Did not receive valid predictions" in caplog.text
+
+
+def test_predictions_that_all_lie_on_regions_that_do_not_count_score_zero(tmp_path):
+    name = f"cityscapes_{tmp_path.name}"
+    (tmp_path / "gt" / "ulm").mkdir(parents=True)
+    truth = np.zeros((40, 60), np.uint16)  # unlabeled, which is not evaluated
+    truth[:, 30:] = 1000 * name2label["car"].id
+    Image.fromarray(truth).save(
+        tmp_path / "gt" / "ulm" / "ulm_000000_000019_gtFine_instanceIds.png"
+    )
+    MetadataCatalog.get(name).set(gt_dir=str(tmp_path / "gt"), thing_classes=["person", "car"])
+    masks = torch.zeros(2, 40, 60)
+    masks[0, :, :20] = 1
+    masks[1, :, 30:] = 1
+    found = Instances((40, 60), pred_masks=masks, scores=torch.tensor([0.9, 0.8]))
+    found.pred_classes = torch.tensor([1, 1])
+    record = {"file_name": "/left/ulm_000000_000019_leftImg8bit.png"}
+    evaluator = CityscapesInstanceEvaluator(name)
+    assert run(evaluator, [(record, {"instances": found[:1]})])["segm"]["AP"] == 0
+    assert run(evaluator, [(record, {"instances": found})])["segm"]["AP"] == 100
+    MetadataCatalog.remove(name)
