@@ -5,6 +5,7 @@ from mask2former.ops.ms_deform_attn_op import ms_deform_attn
 from mask2former.ops.neighborhood_attention import neighborhood_attention_2d
 from mask2former.ops.neighborhood_attention_reference import neighborhood_attention_reference
 from mask2former.ops.reference import ms_deform_attn_reference
+from mask2former.ops.short_softmax import short_softmax
 
 __all__ = [
     "ms_deform_attn",
@@ -12,5 +13,6 @@ __all__ = [
     "neighborhood_attention_2d",
     "neighborhood_attention_reference",
     "set_implementation",
+    "short_softmax",
     "use_implementation",
 ]

@@ -182,12 +182,19 @@ def test_without_the_download_every_script_says_in_a_line_where_it_is_to_be_had(
 def test_ctrl_c_ends_without_a_traceback_and_the_next_run_goes_on(tmp_path, capsys):
     source = tmp_path / "ADEChallengeData2016" / "annotations" / "training"
     source.mkdir(parents=True)
-    labels = np.random.default_rng(0).integers(0, 151, (700, 700)).astype(np.uint8)
+    labels = np.random.default_rng(0).integers(0, 151, (70, 70)).astype(np.uint8)
     Image.fromarray(labels).save(source / "0.png")
     for i in range(1, 300):
         os.link(source / "0.png", source / f"{i}.png")
-    command = [sys.executable, str(REPOSITORY / "datasets" / "prepare_ade20k_sem_seg.py")]
-    command += ["--root", str(tmp_path), "--splits", "training", "--quiet", "--workers", "2"]
+    # Files open slowly there, or a busy machine might finish before it is interrupted.
+    slowly = (
+        "import runpy, sys, time; from PIL import Image; fast = Image.open; "
+        "Image.open = lambda *a, **k: time.sleep(0.1) or fast(*a, **k); "
+        "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
+    )
+    script = str(REPOSITORY / "datasets" / "prepare_ade20k_sem_seg.py")
+    arguments = ["--root", str(tmp_path), "--splits", "training", "--quiet", "--workers", "2"]
+    command = [sys.executable, "-c", slowly, script, *arguments]
     # A group of its own, as a terminal makes one: Ctrl-C reaches the workers, too.
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
     output = tmp_path / "ADEChallengeData2016" / "annotations_detectron2" / "training"
@@ -201,7 +208,7 @@ def test_ctrl_c_ends_without_a_traceback_and_the_next_run_goes_on(tmp_path, caps
     assert errors.strip() == "Interrupted; run it again to go on from here."
     kept = len(list(output.iterdir()))
     assert 0 < kept < 300
-    assert run_script("prepare_ade20k_sem_seg", *command[2:]) == 0
+    assert run_script("prepare_ade20k_sem_seg", *arguments) == 0
     assert f"{300 - kept} label maps written, {kept} were there" in capsys.readouterr().out
     assert len(list(output.iterdir())) == 300
     assert np.array_equal(np.asarray(Image.open(output / "7.png")), labels - np.uint8(1))

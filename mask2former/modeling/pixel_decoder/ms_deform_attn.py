@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mask2former.ops import ms_deform_attn
+from mask2former.ops import ms_deform_attn, short_softmax
 
 
 class MSDeformAttn(nn.Module):
@@ -106,7 +106,7 @@ class MSDeformAttn(nn.Module):
             value = value.masked_fill(input_padding_mask[..., None], 0.0)
         value = value.unflatten(-1, (self.n_heads, -1))  # [B, S, H, D]
 
-        weights = F.softmax(self.attention_weights(query).unflatten(-1, (self.n_heads, -1)), -1)
+        weights = short_softmax(self.attention_weights(query).unflatten(-1, (self.n_heads, -1)))
         weights = weights.unflatten(-1, (self.n_levels, self.n_points))  # [B, Q, H, L, P]
         locations = self._sampling_locations(query, reference_points, shapes)
 
@@ -126,7 +126,10 @@ class MSDeformAttn(nn.Module):
             sizes = _level_sizes(shapes, weight.dtype, weight.device)  # [L, 1, 2]
             scale = sizes.reciprocal().expand(samples).reshape(-1)
             offsets = F.linear(query, weight * scale[:, None], bias * scale)
-            return reference + offsets.unflatten(-1, samples)
+            # Once for each point, so that the sum runs over L*P*2 neighbouring numbers, not over 2.
+            reference = reference.expand(-1, -1, -1, -1, self.n_points, -1).flatten(3)
+            locations = offsets.unflatten(-1, (self.n_heads, -1)) + reference
+            return locations.unflatten(-1, samples[1:])
         if reference.shape[-1] == 4:
             # n_points steps reach from the centre of the box to its border.
             offsets = F.linear(query, weight, bias).unflatten(-1, samples)
