@@ -101,6 +101,8 @@ class Checkpointer(DetectionCheckpointer):
             return super().load(path, *args, **kwargs)
         except (EOFError, OSError, RuntimeError, ValueError, KeyError, UnpicklingError) as error:
             reason = " ".join(str(error).split()) or type(error).__name__
+            if "Unsupported type found in checkpoint" in reason:
+                reason += ". tools/import_weights.py reads what other frameworks write"
             raise WeightsError(f"Cannot load the weights file {path}: {reason}") from error
 
     def _log_incompatible_keys(self, incompatible) -> None:
@@ -127,7 +129,8 @@ class Checkpointer(DetectionCheckpointer):
                 f"{self._source}: none of its {len(report.left_over) + len(report.mismatched)} "
                 f"weights fits the model (file: {_first(report.left_over or report.mismatched)}; "
                 f"model: {_first(report.missing or report.mismatched)}). Is MODEL.WEIGHTS of "
-                "another architecture, or does it need one of tools/convert_*.py?"
+                "another architecture? An ImageNet backbone needs one of tools/convert-*.py, a "
+                "checkpoint of Hugging Face or mmdetection tools/import_weights.py"
             )
         for part in sorted({_part(name) for name in parameters}):
             self._check_part(part, [n for n in parameters if _part(n) == part], report)
@@ -148,11 +151,15 @@ class Checkpointer(DetectionCheckpointer):
                 f"shape, and {len(unused)} of its weights are left over. Give the config that "
                 "these weights were trained with, or other MODEL.WEIGHTS."
             )
-        if absent and not in_file and self._strict:
+        if absent and self._strict:
             logger.warning(
-                "%s has no %s at all: evaluation runs with random values there",
+                "%s: %d of %d parameters of the model's %s are not in it or have another shape "
+                "(%s): evaluation runs with random values there",
                 self._source,
+                len(absent),
+                len(parameters),
                 part,
+                _first(sorted(absent)),
             )
 
 

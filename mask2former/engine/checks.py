@@ -1,18 +1,42 @@
 """What can be found wrong with a config before anything is built or written."""
 
 import os
+import re
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
+from detectron2.modeling import (
+    BACKBONE_REGISTRY,
+    META_ARCH_REGISTRY,
+    SEM_SEG_HEADS_REGISTRY,
+)
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 from mask2former.data.dataset_mappers import DATASET_MAPPERS
 from mask2former.data.datasets.folders import remedy, require_dataset_files
 from mask2former.modeling.compiling import check_compiler
+from mask2former.modeling.transformer_decoder.maskformer_transformer_decoder import (
+    TRANSFORMER_DECODER_REGISTRY,
+)
 
 from .checkpoint import check_weights_exist
 from .errors import ConfigError
 from .suggestions import nearest
+
+# Keys whose values are names in a registry.
+_PART_KEYS = (
+    "MODEL.META_ARCHITECTURE",
+    "MODEL.BACKBONE.NAME",
+    "MODEL.SEM_SEG_HEAD.NAME",
+    "MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME",
+    "MODEL.MASK_FORMER.TRANSFORMER_DECODER_NAME",
+)
+_REGISTRIES = (
+    META_ARCH_REGISTRY,
+    BACKBONE_REGISTRY,
+    SEM_SEG_HEADS_REGISTRY,
+    TRANSFORMER_DECODER_REGISTRY,
+)
 
 
 def check_config(cfg: CfgNode, *, eval_only: bool, resume: bool) -> None:
@@ -164,6 +188,29 @@ def check_batch_size(cfg: CfgNode, processes: int) -> None:
             f"{pairs}; "
             f"set SOLVER.IMS_PER_BATCH {choices}"
         )
+
+
+def unknown_part(error: KeyError, cfg: CfgNode) -> ConfigError | None:
+    """For a registry's "No object named ...": which key names it, and what is nearest.
+
+    Returns:
+        None for any other KeyError.
+    """
+    found = re.match(r"No object named '(.*)' found in '(.*)' registry!", str(error.args[0]))
+    if found is None:
+        return None
+    name, kind = found.groups()
+    keys = [key for key in _PART_KEYS if _value(cfg, key) == name] or ["the config"]
+    known = [n for registry in _REGISTRIES for n, _ in registry]
+    return ConfigError(
+        f"{keys[0]}: there is no {name!r} in the registry {kind}{nearest(name, known)}"
+    )
+
+
+def _value(cfg: CfgNode, key: str) -> object:
+    for part in key.split("."):
+        cfg = cfg[part]
+    return cfg
 
 
 def _panoptic_class_count(meta: Metadata) -> int | None:

@@ -34,6 +34,7 @@ from mask2former.modeling.fast_training import prepare_for_training
 from mask2former.test_time_augmentation import SemanticSegmentorWithTTA
 
 from .checkpoint import Checkpointer
+from .checks import unknown_part
 from .console import ConsoleLine, ProgressBar
 from .corrupt_images import CorruptImagesReport, reporting
 from .logs import one_line_user_errors
@@ -139,7 +140,10 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:
-        model = build_model(cfg)
+        try:
+            model = build_model(cfg)
+        except KeyError as error:
+            raise unknown_part(error, cfg) or error from None
         millions = sum(p.numel() for p in model.parameters()) / 1e6
         trained = sum(p.numel() for p in model.parameters() if p.requires_grad) / 1e6
         name = type(model).__name__

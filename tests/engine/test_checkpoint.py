@@ -80,6 +80,19 @@ def test_backbone_only_file_starts_a_training(weights):
     assert checkpointer.report.missing == ["head.weight", "head.bias"]
 
 
+def test_evaluation_says_which_weights_are_random(weights, caplog):
+    state = {k: v for k, v in Net().state_dict().items() if k != "backbone.3.bias"}
+    Checkpointer(Net(), strict=True).load(weights(state))
+    assert "1 of 24 parameters of the model's backbone" in caplog.text
+    assert "(backbone.3.bias, ...): evaluation runs with random values there" in caplog.text
+
+
+def test_file_of_another_framework_names_the_importer(tmp_path):
+    torch.save({"state_dict": Net().state_dict(), "meta": {}}, tmp_path / "theirs.pth")
+    with pytest.raises(WeightsError, match=r"theirs\.pth.*tools/import_weights\.py"):
+        Checkpointer(Net()).load(str(tmp_path / "theirs.pth"))
+
+
 def test_missing_file_is_named():
     with pytest.raises(WeightsError, match=r"nowhere\.pth: no such file"):
         Checkpointer(Net()).load("nowhere.pth")

@@ -4,9 +4,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from engine.tiny import TINY
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from mask2former.engine import ConfigError, WeightsError, load_config, setup
+from mask2former.engine import ConfigError, Trainer, WeightsError, load_config, setup
 from mask2former.engine.checks import check_batch_size, class_count
 from mask2former.engine.setup import choose_device
 
@@ -131,6 +132,20 @@ def test_published_data_sets_fit_their_published_class_counts():
     registered = DatasetCatalog.list()
     assert {n for n in counts if n not in registered} == set()
     assert {n: class_count(MetadataCatalog.get(n)) for n in counts} == counts
+
+
+@pytest.mark.parametrize(
+    ("key", "name", "nearest"),
+    [
+        ("MODEL.BACKBONE.NAME", "D2SwinTransfomer", "D2SwinTransformer"),
+        ("MODEL.META_ARCHITECTURE", "Maskformers", "MaskFormer"),
+        ("MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME", "MSDeformPixelDecoder", "MSDeformAttn"),
+    ],
+)
+def test_misspelt_part_of_the_network_names_the_key_and_the_nearest(key, name, nearest):
+    cfg = load_config(TINY, ["MODEL.DEVICE", "cpu", key, name])
+    with pytest.raises(ConfigError, match=f"{key}: there is no '{name}'.*nearest: .*{nearest}"):
+        Trainer.build_model(cfg)
 
 
 def test_batch_that_processes_cannot_share_suggests_others():
