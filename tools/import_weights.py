@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs from a p
 from mask2former.conversion.formats import FORMATS, Imported, import_checkpoint, write_config
 from mask2former.conversion.hub_folder import write_hub_folder
 from mask2former.conversion.state import save
-from mask2former.engine.errors import WeightsError
+from mask2former.engine.errors import USER_ERRORS, WeightsError
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -76,8 +76,8 @@ def main(arguments: list[str] | None = None) -> int:
     args = get_parser().parse_args(arguments)
     try:
         convert(args)
-    except (WeightsError, OSError, KeyError) as error:
-        # Wrong keys of a YAML are KeyErrors, whose text is quoted.
+    except (*USER_ERRORS, OSError, KeyError) as error:
+        # Names that no registry has are KeyErrors, whose text is quoted.
         print(f"error: {error.args[0] if isinstance(error, KeyError) else error}", file=sys.stderr)
         return 2
     return 0

@@ -87,7 +87,17 @@ def import_checkpoint(
     Raises:
         WeightsError: unreadable, of an unknown format, or a network that this project has not.
     """
-    path = Path(path)
+    try:
+        return _import_checkpoint(Path(path), source, config_file, base)
+    except WeightsError as error:
+        if str(path) in str(error):
+            raise
+        raise WeightsError(f"{path}: {error}") from error
+
+
+def _import_checkpoint(
+    path: Path, source: str, config_file: str | Path | None, base: str | Path | None
+) -> Imported:
     weights = read_weights(path)
     kind = detect_format(weights) if source == "auto" else source
     renamed = _rename(kind, weights, path)
@@ -122,7 +132,11 @@ def _options(kind: str, weights: Mapping[str, Tensor], path: Path) -> Options:
             options.pop("MODEL.RESNETS.NORM", None)
         return options
     folder = path if path.is_dir() else path.parent
-    options = huggingface_options(weights, _read_json(folder / "config.json"))
+    config = _read_json(folder / "config.json")
+    model = (config or {}).get("model_type", "mask2former")
+    if model != "mask2former":
+        raise WeightsError(f"{folder / 'config.json'}: model_type is {model}, not mask2former")
+    options = huggingface_options(weights, config)
     processor = _read_json(folder / "preprocessor_config.json") or {}
     scale = processor.get("rescale_factor", 1 / 255) if processor.get("do_rescale", True) else 1
     for theirs, ours in (("image_mean", "MODEL.PIXEL_MEAN"), ("image_std", "MODEL.PIXEL_STD")):

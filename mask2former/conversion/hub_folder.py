@@ -11,6 +11,8 @@ from torch import Tensor
 
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
+from mask2former.engine.errors import WeightsError
+from mask2former.engine.suggestions import nearest
 
 from .huggingface import to_huggingface
 
@@ -58,8 +60,17 @@ def write_hub_folder(
 
     Returns:
         the class names that were written, or None when the data set has none that fit.
+
+    Raises:
+        WeightsError: ``dataset`` is not registered.
     """
     from safetensors.torch import save_file
+
+    if dataset and dataset not in MetadataCatalog.list():
+        raise WeightsError(
+            f"there is no data set {dataset!r}{nearest(dataset, MetadataCatalog.list())}; "
+            "tools/datasets.py list names all"
+        )
 
     count = len(weights["criterion.empty_weight"]) - 1
     dataset = dataset or next(iter(cfg.DATASETS.TRAIN), "__unnamed__")

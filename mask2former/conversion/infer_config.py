@@ -19,6 +19,7 @@ from detectron2.config import CfgNode, get_cfg
 from detectron2.projects.deeplab import add_deeplab_config
 from mask2former.config import add_maskformer2_config
 from mask2former.engine.errors import WeightsError
+from mask2former.engine.setup import load_config
 
 Options = dict[str, Any]  # "MODEL.SWIN.EMBED_DIM" -> value
 
@@ -73,10 +74,12 @@ def default_config() -> CfgNode:
 
 
 def config_from(options: Options, base: str | Path | None = None) -> CfgNode:
-    """A complete config: defaults, then the YAML ``base``, then ``options``."""
-    cfg = default_config()
-    if base is not None:
-        cfg.merge_from_file(str(base))
+    """A complete config: defaults, then the YAML ``base``, then ``options``.
+
+    Raises:
+        ConfigError: ``base`` is missing, or has a key or value that is not possible.
+    """
+    cfg = default_config() if base is None else load_config(str(base), [], need_data=False)
     cfg.merge_from_list([item for pair in options.items() for item in pair])
     return cfg
 

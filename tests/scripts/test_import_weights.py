@@ -2,6 +2,7 @@
 
 import json
 import runpy
+import shutil
 from pathlib import Path
 
 import pytest
@@ -246,6 +247,49 @@ def test_user_errors_end_with_one_line(tmp_path, capsys):
     assert ".pth" in failure(capsys, tmp_path / "resnet.pth", tmp_path / "out.pkl")
     (tmp_path / "empty").mkdir()
     assert "model.safetensors" in failure(capsys, tmp_path / "empty", tmp_path / "out.pth")
+
+
+def test_wrong_config_of_the_user_is_named_in_one_line(saved, tmp_path, capsys):
+    (tmp_path / "broken.yaml").write_text("MODEL: [1\n")
+    (tmp_path / "misspelt.yaml").write_text("MODEL: {MASK_FORMER: {NUM_QUERIES: 5}}\nVERSION: 2")
+    for name, says in (("broken", "line 2"), ("misspelt", "NUM_OBJECT_QUERIES")):
+        line = failure(
+            capsys, saved[0] / "hub", tmp_path / "o.pth", "--config-file", tmp_path / f"{name}.yaml"
+        )
+        assert f"{name}.yaml" in line
+        assert says in line
+
+
+def test_other_models_of_hugging_face_are_named(saved, tmp_path, capsys):
+    folder = tmp_path / "maskformer"
+    shutil.copytree(saved[0] / "hub", folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"model_type": "maskformer"}))
+    assert "model_type is maskformer" in failure(capsys, folder, tmp_path / "out.pth")
+
+
+def test_part_of_a_sharded_checkpoint_is_named(saved, tmp_path, capsys):
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(saved[0] / "hub" / "model.safetensors")
+    part = {k: v for k, v in weights.items() if "pixel_level_module.decoder" in k}
+    save_file(part, tmp_path / "model-00002-of-00003.safetensors")
+    line = failure(capsys, tmp_path / "model-00002-of-00003.safetensors", tmp_path / "out.pth")
+    assert "model-00002-of-00003.safetensors" in line
+
+
+def test_unknown_data_set_of_class_names_is_refused(saved, tmp_path, capsys):
+    line = failure(
+        capsys,
+        "--to",
+        "hf",
+        saved[0] / "hub",
+        tmp_path / "hf",
+        "--dataset",
+        "coco_2017_val_panoptc",
+    )
+    assert "coco_2017_val_panoptic" in line
+    assert not (tmp_path / "hf").exists()
 
 
 def test_backbones_that_only_one_side_has_are_named(capsys, tmp_path):
