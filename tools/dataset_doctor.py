@@ -81,6 +81,8 @@ def main(argv: list[str] | None = None) -> int:
             print(f"dataset_doctor.py: {flag} {file}: no such file", file=sys.stderr)
             return 2
     try:
+        if len(args.classes) == 1:  # also "a,b,c", as in configs
+            args.classes = [name for name in args.classes[0].split(",") if name]
         candidate = detect(args.path, classes=args.classes)
     except (UnknownFormat, OSError) as error:
         print(f"dataset_doctor.py: {error}", file=sys.stderr)
@@ -212,7 +214,8 @@ def draw_samples(found: Survey, path: Path, count: int) -> None:
             continue  # is among the findings
         scale = _SAMPLE_SIDE / max(image.shape[:2])
         visualizer = Visualizer(image, metadata, scale=max(scale, 0.1))
-        tile = visualizer.draw_dataset_dict(record).get_image()
+        drawn = [a for a in record.get("annotations", []) if a.get("segmentation")]
+        tile = visualizer.draw_dataset_dict({**record, "annotations": drawn}).get_image()
         tile = cv2.resize(tile, None, fx=1, fy=1)
         square = np.full((_SAMPLE_SIDE + 4, _SAMPLE_SIDE + 4, 3), 255, np.uint8)
         tile = tile[: _SAMPLE_SIDE + 4, : _SAMPLE_SIDE + 4]

@@ -260,3 +260,12 @@ def test_only_formats_that_can_be_divided_are_promised_a_division(tmp_path):
     Image.new("RGB", (32, 24), (1, 0, 0)).save(masks / "0.png")
     found = survey(detect(file), progress=False)
     assert "training images" in found.findings["no-validation"].remedy
+
+
+def test_objects_without_a_mask_do_not_stop_the_samples(tmp_path):
+    content = coco(tmp_path / "set")
+    del content["annotations"][0]["segmentation"]
+    write(tmp_path / "set", content)
+    tool = tool()
+    assert tool.main([str(tmp_path / "set"), "--output", str(tmp_path / "out")]) == 0
+    assert (tmp_path / "out/samples.jpg").exists()

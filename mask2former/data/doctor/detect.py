@@ -186,11 +186,12 @@ def _coco_kind(file: Path) -> str | None:
 
 def _coco_entry(file: Path, kind: str, role: str) -> dict[str, Any]:
     content = json.loads(file.read_text(encoding="utf-8"))
-    names = [image["file_name"] for image in content["images"][:20]]
+    names = [image.get("file_name", "") for image in content["images"][:20]]
     entry: dict[str, Any] = {"FORMAT": kind, "ANNOTATIONS": str(file)}
     entry["IMAGES"] = str(_image_folder(file, names, role))
-    rows = sorted(content.get("categories", []), key=lambda row: row["id"])
-    entry["CLASSES"] = [row["name"] for row in rows]
+    rows = content.get("categories", [])
+    if all({"id", "name"} <= row.keys() for row in rows):  # if not, reading it says what is wrong
+        entry["CLASSES"] = [row["name"] for row in sorted(rows, key=lambda row: row["id"])]
     if kind == "coco_panoptic":
         masks = [file.with_suffix(""), file.parent.parent / file.stem]
         entry["MASKS"] = str(next((m for m in masks if m.is_dir()), masks[0]))

@@ -6,10 +6,14 @@ import os
 from functools import partial
 from typing import Any
 
+import numpy as np
+import pycocotools.mask as mask_util
+
 from detectron2.data.datasets import load_coco_json
 
 from ..declare import instance_classes, panoptic_classes, register
 from ..records import load_panoptic_records
+from .coco_file import first_problem, unknown_images
 from .spec import Spec
 
 logger = logging.getLogger(__name__)
@@ -23,7 +27,7 @@ def register_coco_instance(spec: Spec) -> None:
     """
     images = spec.require("IMAGES", folder=True)
     path = spec.require("ANNOTATIONS", folder=False)
-    categories = _categories(spec, path)
+    categories = _categories(spec, path, instances=True)
     chosen = _chosen(spec, categories, path)
     ids = {row["id"]: i for i, row in enumerate(chosen)}
 
@@ -90,16 +94,27 @@ def _panoptic_records(
     return records
 
 
-def _categories(spec: Spec, path: str) -> list[dict[str, Any]]:
+def _categories(spec: Spec, path: str, *, instances: bool = False) -> list[dict[str, Any]]:
     try:
         with open(path, encoding="utf-8") as f:
-            rows = json.load(f)["categories"]
+            content = json.load(f)
+        rows = content["categories"]
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise spec.error("ANNOTATIONS", f"{path} is no readable JSON: {error}") from error
     except (KeyError, TypeError) as error:
         raise spec.error(
             "ANNOTATIONS", f'{path} has no "categories": not in COCO format'
         ) from error
+    if instances:
+        content = {"images": [], "annotations": [], **content}
+        problem = first_problem(content)
+        if problem:
+            raise spec.error("ANNOTATIONS", f"{path}: {problem}; mend the file")
+        if lone := unknown_images(content):
+            logger.warning(
+                "%s: %d annotations of images that %s does not list are left out",
+                spec.name, lone, path,
+            )  # fmt: skip
     return sorted(rows, key=lambda row: row["id"])
 
 
@@ -127,8 +142,23 @@ def _colored(spec: Spec, rows: list[dict]) -> list[dict]:
 def _renumber(records: list[dict], ids: dict[int, int], path: str) -> list[dict[str, Any]]:
     """Category ids -> contiguous; annotations of classes that were left out go."""
     for record in records:
-        kept = [a for a in record["annotations"] if a["category_id"] in ids]
+        kept = [
+            a
+            for a in record["annotations"]
+            if a["category_id"] in ids and ("bbox" in a or "segmentation" in a)
+        ]
         for annotation in kept:
             annotation["category_id"] = ids[annotation["category_id"]]
+            if "bbox" not in annotation and "segmentation" in annotation:
+                annotation["bbox"] = _box(annotation["segmentation"])
         record["annotations"] = kept
     return records
+
+
+def _box(segmentation: dict | list) -> list[float]:
+    """x, y, width, height of a mask whose file gives no box."""
+    if isinstance(segmentation, dict):
+        return mask_util.toBbox(segmentation).tolist()
+    points = np.concatenate(segmentation).reshape(-1, 2)
+    low, high = points.min(axis=0), points.max(axis=0)
+    return [*low.tolist(), *(high - low).tolist()]

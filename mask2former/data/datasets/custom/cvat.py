@@ -103,6 +103,9 @@ def _records(spec: Spec, path: str, images: Path, ids: dict[str, int]) -> list[d
         logger.warning(
             "%s: shapes without a mask or of other classes left out: %s", spec.name, counts
         )
+    if not records and spec.split and not missing:
+        subsets = sorted({image.subset for image in iterate_images(path)})
+        raise spec.error("SPLIT", f"{spec.split}: {path} has only the subsets {', '.join(subsets)}")
     if not records:
         raise spec.error("IMAGES", f"{images}: none of the images of {path} is there")
     return _with_unique_ids(records)

@@ -1,5 +1,6 @@
 """Custom semantic sets: a folder of images and a folder of label images."""
 
+import json
 import logging
 import os
 from collections.abc import Iterator
@@ -86,6 +87,12 @@ def _ids_of_colors(spec: Spec, labels: dict[str, Path], folder: Path) -> dict[st
         )
     target = folder.with_name(folder.name + "_ids")
     made = {stem: target / f"{stem}.png" for stem in labels}
+    code, same = json.dumps([spec.colors, spec.ignore_label]), target / "colors.json"
+    if not same.exists() or same.read_text() != code:  # ids of other COLORS are others
+        for file in made.values():
+            file.unlink(missing_ok=True)
+        target.mkdir(parents=True, exist_ok=True)
+        same.write_text(code)
     todo = [s for s in labels if not _is_current(made[s], labels[s])]
     if todo:
         logger.info("%s: writing label ids of %d images to %s", spec.name, len(todo), target)

@@ -12,6 +12,7 @@ from PIL import Image
 
 from detectron2.structures import BoxMode
 
+from ...dataset_mappers.reading import DECODE_FAILURES
 from ..declare import instance_classes, register
 from .spec import IMAGE_SUFFIXES, CustomDatasetError, Spec
 
@@ -29,17 +30,20 @@ def register_yolo(spec: Spec) -> None:
     ``IMAGES`` replaces it.
     """
     path = spec.require("ANNOTATIONS", folder=False)
-    with open(path, encoding="utf-8") as f:
-        data = yaml.safe_load(f)
+    try:
+        data = yaml.safe_load(Path(path).read_text(encoding="utf-8-sig"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise spec.error("ANNOTATIONS", f"{path} is no readable YAML: {error}") from error
     names = data.get("names") if isinstance(data, dict) else None
     if not names:
         raise spec.error("ANNOTATIONS", f'{path} has no "names": not a YOLO data.yaml')
     names = dict(names) if isinstance(names, dict) else dict(enumerate(names))
+    names = {int(number): str(name) for number, name in names.items()}
     chosen = [n for n in (spec.classes or [names[i] for i in sorted(names)])]
     unknown = [n for n in chosen if n not in names.values()]
     if unknown:
         raise spec.error("CLASSES", f"lists {', '.join(unknown)}; {path} has {names}")
-    ids = {number: chosen.index(name) for number, name in names.items() if name in chosen}
+    ids = {n: chosen.index(name) if name in chosen else None for n, name in names.items()}
     rows = [
         {"id": i, "name": n, "color": c}
         for i, (n, c) in enumerate(zip(chosen, spec.with_colors(len(chosen))))
@@ -62,7 +66,7 @@ def _images(spec: Spec, data: dict, path: Path) -> list[Path]:
             raise spec.error("SPLIT", f'{split}: {path} has no list "{split}"')
         # Ultralytics: relative to "path", which is relative to the file (or absolute).
         root = path.parent / (data.get("path") or "")
-        places = [root / p for p in ([listed] if isinstance(listed, str) else listed)]
+        places = [_place(root, p) for p in ([listed] if isinstance(listed, str) else listed)]
     images: list[Path] = []
     for place in places:
         if place.is_dir():
@@ -77,7 +81,15 @@ def _images(spec: Spec, data: dict, path: Path) -> list[Path]:
     return images
 
 
-def _records(spec: Spec, images: list[Path], ids: dict[int, int]) -> list[dict[str, Any]]:
+def _place(root: Path, listed: str) -> Path:
+    """Where a list or folder of data.yaml is. Roboflow writes "../train" for "train"."""
+    place = root / listed
+    if not place.exists() and listed.startswith("../") and (root / listed[3:]).exists():
+        return root / listed[3:]
+    return place
+
+
+def _records(spec: Spec, images: list[Path], ids: dict[int, int | None]) -> list[dict[str, Any]]:
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         sizes = list(pool.map(_oriented_size, images))
     boxes = 0
@@ -85,7 +97,7 @@ def _records(spec: Spec, images: list[Path], ids: dict[int, int]) -> list[dict[s
     for index, (image, (width, height)) in enumerate(zip(images, sizes)):
         label = _label_file(image)
         annotations, only_boxes = [], 0
-        if label.is_file():  # an image without a file has no objects
+        if label.is_file() and width:  # an image without a file has no objects
             annotations, only_boxes = _read_labels(label, width, height, ids)
         boxes += only_boxes
         records.append(
@@ -112,15 +124,22 @@ def _label_file(image: Path) -> Path:
 
 
 def _oriented_size(path: Path) -> tuple[int, int]:
-    """Width and height as the image is shown, which is what the labels refer to."""
-    with Image.open(path) as image:
-        width, height = image.size
-        turned = image.getexif().get(_EXIF_ORIENTATION, 1) in (5, 6, 7, 8)
+    """Width and height as the image is shown, which is what the labels refer to.
+
+    0, 0 of a file that is no image: it costs no other.
+    """
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            turned = image.getexif().get(_EXIF_ORIENTATION, 1) in (5, 6, 7, 8)
+    except DECODE_FAILURES as error:
+        logger.warning("%s cannot be read, its labels are left out: %s", path, error)
+        return 0, 0
     return (height, width) if turned else (width, height)
 
 
 def _read_labels(
-    path: Path, width: int, height: int, ids: dict[int, int]
+    path: Path, width: int, height: int, ids: dict[int, int | None]
 ) -> tuple[list[dict[str, Any]], int]:
     annotations, boxes = [], 0
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
@@ -131,6 +150,8 @@ def _read_labels(
             category, values = int(float(fields[0])), np.array(fields[1:], dtype=np.float64)
         except ValueError as error:
             raise CustomDatasetError(f"{path}, line {number}: {error}") from error
+        if not np.isfinite(values).all():
+            raise CustomDatasetError(f"{path}, line {number}: coordinates are not finite")
         if len(values) == 4:
             boxes += 1
             continue
@@ -140,6 +161,11 @@ def _read_labels(
                 f"{len(values)} numbers"
             )
         if category not in ids:
+            raise CustomDatasetError(
+                f"{path}, line {number}: class {category}, but data.yaml names only "
+                f"{', '.join(map(str, ids))}"
+            )
+        if ids[category] is None:
             continue
         points = values.reshape(-1, 2).clip(0, 1) * (width, height)
         (x0, y0), (x1, y1) = points.min(axis=0), points.max(axis=0)
