@@ -266,6 +266,6 @@ def test_objects_without_a_mask_do_not_stop_the_samples(tmp_path):
     content = coco(tmp_path / "set")
     del content["annotations"][0]["segmentation"]
     write(tmp_path / "set", content)
-    tool = tool()
-    assert tool.main([str(tmp_path / "set"), "--output", str(tmp_path / "out")]) == 0
+    doctor = tool()
+    assert doctor.main([str(tmp_path / "set"), "--output", str(tmp_path / "out")]) == 0
     assert (tmp_path / "out/samples.jpg").exists()
