@@ -5,9 +5,14 @@ Same options; DiNAT needs no preparations here.
 
     python train_m2f.py --num-gpus 8 --config-file CONFIG [KEY VALUE ...]
 
-Unlike the original it runs from any folder, and data sets are looked for where train_net.py looks:
-under DETECTRON2_DATASETS, by default ./datasets (the original: M2F/datasets).
+Unlike the original it runs from any folder. Data sets are under DETECTRON2_DATASETS; where that is
+not set, in M2F/datasets if there is such a folder, as in the original, else in ./datasets.
 """
+
+import os
+
+if "DETECTRON2_DATASETS" not in os.environ and os.path.isdir("M2F/datasets"):
+    os.environ["DETECTRON2_DATASETS"] = "M2F/datasets"  # is read when mask2former is imported
 
 from detectron2.engine import default_argument_parser
 from mask2former.engine import run

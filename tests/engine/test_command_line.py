@@ -104,3 +104,20 @@ def test_batch_that_two_processes_cannot_share_is_said_once(run):
     result = run("--config-file", TINY, "SOLVER.IMS_PER_BATCH", 3, launcher=torchrun(2))
     assert result.returncode != 0
     assert result.stderr.count("SOLVER.IMS_PER_BATCH is 3") == 1
+
+
+def test_dinat_script_finds_the_data_where_its_repository_keeps_it(script_environment, tmp_path):
+    (tmp_path / "M2F/datasets").mkdir(parents=True)
+    environment = {k: v for k, v in script_environment.items() if k != "DETECTRON2_DATASETS"}
+    config = REPO / "configs/ade20k/semantic-segmentation/maskformer2_R50_bs16_160k.yaml"
+    result = subprocess.run(
+        [sys.executable, str(REPO / "train_m2f.py"), "--config-file", str(config)],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert result.returncode == 2
+    assert "M2F/datasets/ADEChallengeData2016" in result.stderr
