@@ -68,8 +68,11 @@ def get_parser() -> argparse.ArgumentParser:
 def setup(args: argparse.Namespace) -> CfgNode:
     """The config; a file that is no YAML is a LazyConfig."""
     if args.config_file and not args.config_file.endswith((".yaml", ".yml")):
-        cfg = LazyConfig.load(args.config_file)
-        return LazyConfig.apply_overrides(cfg, args.opts)
+        try:
+            cfg = LazyConfig.load(args.config_file)
+            return LazyConfig.apply_overrides(cfg, args.opts)
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"--config-file {args.config_file}: {error}") from error
     cfg = load_config(args.config_file, args.opts or [], need_data=False)
     cfg.DATALOADER.NUM_WORKERS = 0
     note = choose_device(cfg, args.num_gpus)
@@ -187,6 +190,7 @@ def main(arguments: list[str] | None = None) -> int:
     args = get_parser().parse_args(arguments)
     setup_logger(name=None)
     setup_logger()
+    logging.getLogger("PIL").setLevel(logging.INFO)  # it reports every chunk of a PNG
     try:
         check(args)
         cfg = setup(args)

@@ -136,6 +136,9 @@ def test_wrong_flags_end_with_status_2(project, capsys):
     arguments = ("--tasks", "flop", "--config-file", project.config)
     assert run(capsys, *arguments, "--eval-only")[0] == 2
     assert run(capsys, *arguments, "-n", 0)[0] == 2
+    status, text = run(capsys, "--tasks", "flop", "--config-file", "gone.py")
+    assert status == 2
+    assert "gone.py" in text
     with pytest.raises(SystemExit, match="2"):
         run(capsys, "--config-file", project.config)
 
