@@ -1,6 +1,10 @@
 """Pure functions of tensors, each with a readable PyTorch reference beside its fast paths."""
 
-from mask2former.ops.implementation import set_implementation, use_implementation
+from mask2former.ops.implementation import (
+    set_implementation,
+    use_implementation,
+    wants_reference,
+)
 from mask2former.ops.ms_deform_attn_op import ms_deform_attn
 from mask2former.ops.neighborhood_attention import neighborhood_attention_2d
 from mask2former.ops.neighborhood_attention_reference import neighborhood_attention_reference
@@ -15,4 +19,5 @@ __all__ = [
     "set_implementation",
     "short_softmax",
     "use_implementation",
+    "wants_reference",
 ]

@@ -19,12 +19,9 @@ from detectron2.config import configurable
 from detectron2.layers import Conv2d, ShapeSpec
 from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
 
+from ..transformer_decoder.feed_forward import activation_function, feed_forward
 from ..transformer_decoder.position_encoding import PositionEmbeddingSine
-from ..transformer_decoder.transformer import (
-    activation_function,
-    to_map,
-    to_tokens,
-)
+from ..transformer_decoder.transformer import to_map, to_tokens
 from .fpn import (  # noqa: F401 - build_pixel_decoder is published here, too
     NUM_MULTI_SCALE_FEATURES,
     PixelDecoderOutput,
@@ -83,8 +80,8 @@ class MSDeformAttnTransformerEncoderLayer(nn.Module):
         """
         attended = self.self_attn(src + pos, reference_points, src, spatial_shapes)
         src = self.norm1(src + self.dropout1(attended))
-        hidden = self.dropout2(self.activation(self.linear1(src)))
-        return self.norm2(src + self.dropout3(self.linear2(hidden)))
+        perceptron = self.linear1, self.activation, self.dropout2, self.linear2
+        return self.norm2(src + self.dropout3(feed_forward(src, *perceptron)))
 
 
 class MSDeformAttnTransformerEncoder(nn.Module):

@@ -3,10 +3,12 @@
 from collections.abc import Callable
 from itertools import pairwise
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .attention import MultiheadAttention
+from .feed_forward import feed_forward
 
 
 class _ResidualBlock(nn.Module):
@@ -97,7 +99,9 @@ class FFNLayer(_ResidualBlock):
     def forward(self, queries: Tensor) -> Tensor:
         return self._residual(
             queries,
-            lambda x: self.dropout(self.linear2(self.dropout(F.relu(self.linear1(x))))),
+            lambda x: self.dropout(
+                feed_forward(x, self.linear1, torch.relu_, self.dropout, self.linear2)
+            ),
         )
 
 

@@ -9,16 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .attention import MultiheadAttention
-
-_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "relu": torch.relu_,
-    "gelu": F.gelu,
-    "glu": F.glu,
-}
+from .feed_forward import activation_function, feed_forward
 
 
 class TransformerEncoderLayer(nn.Module):
@@ -52,14 +46,15 @@ class TransformerEncoderLayer(nn.Module):
             query = x + pos
             return self.dropout1(self.self_attn(query, query, x, attend))
 
-        def feed_forward(x: Tensor) -> Tensor:
-            return self.dropout2(self.linear2(self.dropout(self.activation(self.linear1(x)))))
+        def perceptron(x: Tensor) -> Tensor:
+            parts = self.linear1, self.activation, self.dropout, self.linear2
+            return self.dropout2(feed_forward(x, *parts))
 
         if self.normalize_before:
             src = src + self_attention(self.norm1(src))
-            return src + feed_forward(self.norm2(src))
+            return src + perceptron(self.norm2(src))
         src = self.norm1(src + self_attention(src))
-        return self.norm2(src + feed_forward(src))
+        return self.norm2(src + perceptron(src))
 
 
 class TransformerDecoderLayer(nn.Module):
@@ -116,16 +111,17 @@ class TransformerDecoderLayer(nn.Module):
             query = x + query_pos
             return self.dropout2(self.multihead_attn(query, key, memory, attend))
 
-        def feed_forward(x: Tensor) -> Tensor:
-            return self.dropout3(self.linear2(self.dropout(self.activation(self.linear1(x)))))
+        def perceptron(x: Tensor) -> Tensor:
+            parts = self.linear1, self.activation, self.dropout, self.linear2
+            return self.dropout3(feed_forward(x, *parts))
 
         if self.normalize_before:
             tgt = tgt + self_attention(self.norm1(tgt))
             tgt = tgt + cross_attention(self.norm2(tgt))
-            return tgt + feed_forward(self.norm3(tgt))
+            return tgt + perceptron(self.norm3(tgt))
         tgt = self.norm1(tgt + self_attention(tgt))
         tgt = self.norm2(tgt + cross_attention(tgt))
-        return self.norm3(tgt + feed_forward(tgt))
+        return self.norm3(tgt + perceptron(tgt))
 
 
 class TransformerEncoder(nn.Module):
@@ -254,17 +250,6 @@ def init_xavier(module: nn.Module) -> None:
     for parameter in module.parameters():
         if parameter.dim() > 1:
             nn.init.xavier_uniform_(parameter)
-
-
-def activation_function(name: str) -> Callable[[Tensor], Tensor]:
-    """The function called ``relu``, ``gelu`` or ``glu``; may overwrite what it is given.
-
-    Raises:
-        ValueError: for another name.
-    """
-    if name not in _ACTIVATIONS:
-        raise ValueError(f"activation must be one of {sorted(_ACTIVATIONS)}, not {name!r}")
-    return _ACTIVATIONS[name]
 
 
 def to_tokens(x: Tensor) -> Tensor:
