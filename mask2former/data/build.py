@@ -203,6 +203,11 @@ def _training_sampler(cfg: CfgNode, records: list[dict], seed: int) -> Sampler:
     if name == "TrainingSampler":
         return TrainingSampler(len(records), seed=seed)
     if name == "RepeatFactorTrainingSampler":
+        if any("annotations" not in record for record in records):
+            raise DataError(
+                f"DATALOADER.SAMPLER_TRAIN {name} counts the annotated instances of each class, "
+                f"which {', '.join(cfg.DATASETS.TRAIN)} does not list; choose TrainingSampler"
+            )
         factors = RepeatFactorTrainingSampler.repeat_factors_from_category_frequency(
             records, cfg.DATALOADER.REPEAT_THRESHOLD
         )
@@ -210,10 +215,16 @@ def _training_sampler(cfg: CfgNode, records: list[dict], seed: int) -> Sampler:
     if name == "RandomSubsetTrainingSampler":
         from detectron2.data.samplers import RandomSubsetTrainingSampler
 
+        if "RANDOM_SUBSET_RATIO" not in cfg.DATALOADER:
+            raise DataError(
+                f"DATALOADER.SAMPLER_TRAIN {name} reads DATALOADER.RANDOM_SUBSET_RATIO, a key that "
+                "a script of your own has to add (detectron2 has no default); or choose "
+                "TrainingSampler"
+            )
         return RandomSubsetTrainingSampler(
             len(records), cfg.DATALOADER.RANDOM_SUBSET_RATIO, seed_shuffle=seed, seed_subset=seed
         )
-    raise ValueError(
+    raise DataError(
         f'DATALOADER.SAMPLER_TRAIN "{name}" is unknown; choose TrainingSampler, '
         "RepeatFactorTrainingSampler or RandomSubsetTrainingSampler"
     )

@@ -2,6 +2,8 @@
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
@@ -50,6 +52,11 @@ def check_config(cfg: CfgNode, *, eval_only: bool, resume: bool) -> None:
         check_dataset(cfg, name, evaluated=name in cfg.DATASETS.TEST)
         check_class_count(cfg, name)
     if not eval_only:
+        if cfg.SOLVER.MAX_ITER < 1:
+            raise ConfigError(
+                f"SOLVER.MAX_ITER is {cfg.SOLVER.MAX_ITER}; it must be at least 1 (to evaluate "
+                "only: --eval-only)"
+            )
         check_crop_sampling(cfg)
         check_batch_size(cfg, comm.get_world_size())
     check_evaluation(cfg, eval_only=eval_only)
@@ -190,12 +197,25 @@ def check_batch_size(cfg: CfgNode, processes: int) -> None:
         )
 
 
+@contextmanager
+def settings_errors() -> Iterator[None]:
+    """Inside, detectron2's ValueErrors about a key are the user's to mend."""
+    try:
+        yield
+    except ValueError as error:
+        if not re.search(r"\b[A-Z]+\.[A-Z_.]+\b", str(error)):
+            raise
+        raise ConfigError(str(error)) from error
+
+
 def unknown_part(error: KeyError, cfg: CfgNode) -> ConfigError | None:
     """For a registry's "No object named ...": which key names it, and what is nearest.
 
     Returns:
-        None for any other KeyError.
+        None for a KeyError that is not about a name in the config.
     """
+    if str(error.args[0]).startswith("Unknown normalisation"):
+        return ConfigError(f"a NORM key (MODEL.RESNETS.NORM, ...): {error.args[0]}")
     found = re.match(r"No object named '(.*)' found in '(.*)' registry!", str(error.args[0]))
     if found is None:
         return None

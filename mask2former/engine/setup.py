@@ -38,7 +38,10 @@ def setup(args: argparse.Namespace) -> CfgNode:
     note = choose_device(cfg, getattr(args, "num_gpus", 1))
     check_config(cfg, eval_only=args.eval_only, resume=args.resume)
     cfg.freeze()
-    default_setup(cfg, args)
+    try:
+        default_setup(cfg, args)
+    except OSError as error:
+        raise ConfigError(f"OUTPUT_DIR {cfg.OUTPUT_DIR} cannot be written to: {error}") from error
     logger = setup_logger(
         output=cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="mask2former"
     )

@@ -34,7 +34,7 @@ from mask2former.modeling.fast_training import prepare_for_training
 from mask2former.test_time_augmentation import SemanticSegmentorWithTTA
 
 from .checkpoint import Checkpointer
-from .checks import unknown_part
+from .checks import settings_errors, unknown_part
 from .console import ConsoleLine, ProgressBar
 from .corrupt_images import CorruptImagesReport, reporting
 from .logs import one_line_user_errors
@@ -152,12 +152,14 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
-        return build_optimizer(cfg, model)
+        with settings_errors():
+            return build_optimizer(cfg, model)
 
     @classmethod
     def build_lr_scheduler(cls, cfg: CfgNode, optimizer: torch.optim.Optimizer):
         """detectron2's schedules and DeepLab's WarmupPolyLR, by SOLVER.LR_SCHEDULER_NAME."""
-        return build_lr_scheduler(cfg, optimizer)
+        with settings_errors():
+            return build_lr_scheduler(cfg, optimizer)
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode, start_iter: int = 0) -> Iterable:

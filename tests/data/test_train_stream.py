@@ -14,6 +14,7 @@ from mask2former.data import build_train_loader
 from mask2former.data.batch_stream import BatchStream, orientation_of
 from mask2former.data.build import batch_size_per_process
 from mask2former.data.corrupt_images import CorruptImageLog
+from mask2former.data.errors import DataError
 from mask2former.data.training_samples import TrainingSamples, seeded
 
 PANOPTIC = "tinyshapes_panoptic_train_with_sem_seg"
@@ -138,6 +139,16 @@ def test_an_unknown_sampler_is_refused(make_cfg):
         build_train_loader(
             make_cfg("coco_panoptic_lsj", PANOPTIC, "DATALOADER.SAMPLER_TRAIN", "Mine")
         )
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [("RepeatFactorTrainingSampler", "instances"), ("RandomSubsetTrainingSampler", "SUBSET_RATIO")],
+)
+def test_a_sampler_that_lacks_what_it_needs_says_so(make_cfg, name, says):
+    cfg = make_cfg("coco_panoptic_lsj", PANOPTIC, "DATALOADER.SAMPLER_TRAIN", name)
+    with pytest.raises(DataError, match=f"SAMPLER_TRAIN {name}.*{says}"):
+        build_train_loader(cfg)
 
 
 def test_batches_that_processes_cannot_share_are_refused(make_cfg, monkeypatch):

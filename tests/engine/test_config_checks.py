@@ -148,6 +148,38 @@ def test_misspelt_part_of_the_network_names_the_key_and_the_nearest(key, name, n
         Trainer.build_model(cfg)
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ("SOLVER.LR_SCHEDULER_NAME", "WarmupPoly"),
+        ("SOLVER.CLIP_GRADIENTS.CLIP_TYPE", "norms"),
+    ],
+)
+def test_setting_that_detectron2_refuses_is_a_user_error(wrong):
+    clip = ["SOLVER.CLIP_GRADIENTS.ENABLED", "True"]
+    cfg = load_config(TINY, ["MODEL.DEVICE", "cpu", *clip, *wrong])
+    with pytest.raises(ConfigError, match=f"{wrong[0]}.*{wrong[1]}"):
+        optimizer = Trainer.build_optimizer(cfg, torch.nn.Linear(1, 1))
+        Trainer.build_lr_scheduler(cfg, optimizer)
+
+
+def test_unknown_normalisation_is_a_user_error():
+    cfg = load_config(TINY, ["MODEL.DEVICE", "cpu", "MODEL.RESNETS.NORM", "BatchNorm"])
+    with pytest.raises(ConfigError, match=r"NORM.*'BatchNorm'"):
+        Trainer.build_model(cfg)
+
+
+def test_training_without_iterations_points_to_eval_only(arguments, tiny_sets):
+    with pytest.raises(ConfigError, match=r"SOLVER\.MAX_ITER is 0.*--eval-only"):
+        setup(arguments("SOLVER.MAX_ITER", "0"))
+
+
+def test_output_folder_that_cannot_be_made_is_named(arguments, tiny_sets, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match=r"OUTPUT_DIR .*file/run cannot be written to"):
+        setup(arguments("OUTPUT_DIR", str(tmp_path / "file/run")))
+
+
 def test_batch_that_processes_cannot_share_suggests_others():
     cfg = load_config("", ["SOLVER.IMS_PER_BATCH", "7"])
     with pytest.raises(ConfigError, match=r"IMS_PER_BATCH is 7, .* 2 processes .* 6 or 8"):
