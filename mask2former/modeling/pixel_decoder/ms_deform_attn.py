@@ -126,8 +126,9 @@ class MSDeformAttn(nn.Module):
             sizes = _level_sizes(shapes, weight.dtype, weight.device)  # [L, 1, 2]
             scale = sizes.reciprocal().expand(samples).reshape(-1)
             offsets = F.linear(query, weight * scale[:, None], bias * scale)
-            # Once for each point, so that the sum runs over L*P*2 neighbouring numbers, not over 2.
-            reference = reference.expand(-1, -1, -1, -1, self.n_points, -1).flatten(3)
+            # Once for each level and point, so that the sum runs over L*P*2 neighbouring numbers,
+            # not over 2. (ViT-Adapter gives one point for all levels.)
+            reference = reference.expand(-1, -1, -1, self.n_levels, self.n_points, -1).flatten(3)
             locations = offsets.unflatten(-1, (self.n_heads, -1)) + reference
             return locations.unflatten(-1, samples[1:])
         if reference.shape[-1] == 4:
