@@ -65,7 +65,12 @@ def main() -> int:
     try:
         if args.config_file:
             load_config(args.config_file, [], need_data=False)
-        return commands.COMMANDS[args.command](args)
+        status = commands.COMMANDS[args.command](args)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # "list | head": whoever reads has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (*USER_ERRORS, commands.DatasetToolError) as error:
         return _complain(message_of(error))
 

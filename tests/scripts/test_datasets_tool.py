@@ -47,6 +47,16 @@ def test_list_names_tasks_and_what_was_found(capsys):
     assert lines["cityscapes_fine_sem_seg_val"][-1] in ("found", "partly", "missing")
 
 
+def test_a_reader_that_has_seen_enough_ends_it_quietly(root, tmp_path):
+    read, write = os.pipe()
+    os.close(read)  # as "| head" does after its lines
+    script = str(REPO / "tools/datasets.py")
+    command = [sys.executable, script, "list", "--root", str(root)]
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, cwd=tmp_path, check=False)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
 def test_check_reports_a_sound_set_and_one_that_lacks_files(root, tmp_path):
     done = tool("check", "--root", root, "safetybarrier_val", "ade20k_sem_seg_val", cwd=tmp_path)
     assert done.returncode == 1
