@@ -58,6 +58,7 @@ def check_config(cfg: CfgNode, *, eval_only: bool, resume: bool) -> None:
                 "only: --eval-only)"
             )
         check_crop_sampling(cfg)
+        check_intra_batch_supervision(cfg)
         check_batch_size(cfg, comm.get_world_size())
     check_evaluation(cfg, eval_only=eval_only)
     key, node = ("MODEL.COMPILE", cfg.MODEL) if eval_only else ("SOLVER.COMPILE", cfg.SOLVER)
@@ -171,6 +172,19 @@ def check_crop_sampling(cfg: CfgNode) -> None:
         raise ConfigError(
             f"Data set {cfg.DATASETS.TRAIN[0]}: {index} does not exist (images_per_cat_json). "
             f"{remedy(cfg.DATASETS.TRAIN[0])}"
+        )
+
+
+def check_intra_batch_supervision(cfg: CfgNode) -> None:
+    """Raises ConfigError when IBS is asked for of a data set that does not tell things."""
+    if not cfg.MODEL.MASK_FORMER.APPLY_IBS:
+        return
+    name = cfg.DATASETS.TRAIN[0]
+    if MetadataCatalog.get(name).get("thing_dataset_id_to_contiguous_id") is None:
+        raise ConfigError(
+            f"MODEL.MASK_FORMER.APPLY_IBS True, but data set {name} (DATASETS.TRAIN) has no thing "
+            "classes (no thing_dataset_id_to_contiguous_id in its metadata): train on a panoptic "
+            "or instance data set, or set MODEL.MASK_FORMER.APPLY_IBS False"
         )
 
 

@@ -8,7 +8,11 @@ from engine.tiny import TINY
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from mask2former.engine import ConfigError, Trainer, WeightsError, load_config, setup
-from mask2former.engine.checks import check_batch_size, class_count
+from mask2former.engine.checks import (
+    check_batch_size,
+    check_intra_batch_supervision,
+    class_count,
+)
 from mask2former.engine.setup import choose_device
 
 
@@ -185,6 +189,18 @@ def test_batch_that_processes_cannot_share_suggests_others():
     with pytest.raises(ConfigError, match=r"IMS_PER_BATCH is 7, .* 2 processes .* 6 or 8"):
         check_batch_size(cfg, 2)
     check_batch_size(cfg, 7)
+
+
+def test_intra_batch_supervision_needs_a_set_with_things():
+    MetadataCatalog.get("ibs_without_things").set(stuff_classes=["sky"])
+    MetadataCatalog.get("ibs_with_things").set(thing_dataset_id_to_contiguous_id={1: 0})
+    cfg = load_config("", ["DATASETS.TRAIN", "('ibs_without_things',)"], need_data=False)
+    check_intra_batch_supervision(cfg)
+    cfg.MODEL.MASK_FORMER.APPLY_IBS = True
+    with pytest.raises(ConfigError, match="APPLY_IBS True, but data set ibs_without_things"):
+        check_intra_batch_supervision(cfg)
+    cfg.DATASETS.TRAIN = ("ibs_with_things",)
+    check_intra_batch_supervision(cfg)
 
 
 def test_missing_weights_file_is_named(arguments, tmp_path):
