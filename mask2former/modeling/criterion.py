@@ -150,7 +150,7 @@ class SetCriterion(nn.Module):
         self.weight_dict = weight_dict
         self.eos_coef = eos_coef
         self.losses = losses
-        self.loss_functions = {"labels": self.loss_labels, "masks": self.loss_masks}
+        self.loss_functions: dict[str, Callable[..., dict[str, Tensor]]] = {}  # those added
         empty_weight = torch.ones(num_classes + 1)
         empty_weight[-1] = eos_coef
         self.register_buffer("empty_weight", empty_weight)
@@ -219,9 +219,11 @@ class SetCriterion(nn.Module):
         num_masks: float | Tensor,
     ) -> dict[str, Tensor]:
         """One of the losses by name; the other arguments are those of :meth:`loss_labels`."""
-        if loss not in self.loss_functions:
-            raise ValueError(f"unknown loss {loss!r}; known: {', '.join(self.loss_functions)}")
-        return self.loss_functions[loss](outputs, targets, indices, num_masks)
+        # Looked up at every call, so that subclasses and spies may replace them.
+        known = {"labels": self.loss_labels, "masks": self.loss_masks, **self.loss_functions}
+        if loss not in known:
+            raise ValueError(f"unknown loss {loss!r}; known: {', '.join(known)}")
+        return known[loss](outputs, targets, indices, num_masks)
 
     def loss_labels(
         self,

@@ -60,7 +60,8 @@ class IntraBatchSupervision:
         sample_points: gives points [N, P, 2] for mask logits [N, 1, h, w]; None takes all pixels.
         count_class_zero: whether a thing class with label 0 is one; the published code counts it
             as stuff.
-        partners: draws the other image for each image of a batch, see :func:`draw_partners`.
+        partners: draws the other image for each image of a batch; by default
+            :func:`draw_partners`.
     """
 
     compiles = False  # how many masks it looks at depends on the matches
@@ -71,13 +72,13 @@ class IntraBatchSupervision:
         *,
         sample_points: Callable[[Tensor], Tensor] | None = None,
         count_class_zero: bool = True,
-        partners: Callable[[int], Sequence[int]] = draw_partners,
+        partners: Callable[[int], Sequence[int]] | None = None,
     ) -> None:
         self.thing_classes = None if thing_classes is None else frozenset(thing_classes)
         if self.thing_classes and not count_class_zero:
             self.thing_classes -= {0}
         self.sample_points = sample_points
-        self.partners = partners
+        self.partners = partners or (lambda batch: draw_partners(batch))
         self._told = False
 
     def prepare(self, layers: list[dict]) -> None:

@@ -117,7 +117,7 @@ class HungarianMatcher(nn.Module):
         Returns:
             Per image (query indices, target indices), int64 on the CPU, min(Q, n) of them.
         """
-        return self.match_layers([outputs], targets)[0]
+        return self.memory_efficient_forward(outputs, targets)
 
     def memory_efficient_forward(self, outputs: dict, targets: list[dict]) -> list[Pairs]:
         """The published name of what :meth:`forward` does."""
@@ -273,21 +273,27 @@ class HungarianMatcher(nn.Module):
         )
 
 
+# What they are before anybody replaces them.
+_ONE_LAYER = {
+    name: getattr(HungarianMatcher, name) for name in ("forward", "memory_efficient_forward")
+}
+
+
 def matches_layers_together(matcher: nn.Module) -> bool:
     """Whether ``match_layers`` of a matcher does what its ``forward`` would, one by one.
 
-    Not if it has none, if somebody's subclass or assignment replaced ``forward`` alone, or if a
-    hook waits for its calls: then ``forward`` is what has to be called.
+    Not if it has none, if a subclass or an assignment replaced ``forward`` but not
+    ``match_layers``, or if a hook waits for calls: then ``forward`` is what has to be called.
     """
-    if not hasattr(matcher, "match_layers") or "forward" in vars(matcher):
+    kind = type(matcher)
+    if not hasattr(kind, "match_layers") or matcher._forward_hooks or matcher._forward_pre_hooks:
         return False
-    if matcher._forward_hooks or matcher._forward_pre_hooks:
-        return False
-    owners = [
-        next(i for i, base in enumerate(type(matcher).__mro__) if name in vars(base))
-        for name in ("match_layers", "forward")
-    ]
-    return owners[0] <= owners[1]
+    if kind.match_layers is not HungarianMatcher.match_layers:
+        return True
+    return not any(
+        name in vars(matcher) or getattr(kind, name) is not function
+        for name, function in _ONE_LAYER.items()
+    )
 
 
 def _products(segments: Tensor, queries: Tensor, counts: Tensor) -> Tensor:

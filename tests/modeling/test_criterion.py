@@ -197,6 +197,26 @@ def test_a_subclass_with_its_own_forward_is_asked_for_every_prediction():
     assert criterion.matcher.calls == LAYERS
 
 
+@pytest.mark.parametrize("name", ["forward", "memory_efficient_forward"])
+def test_a_replaced_method_of_the_matcher_is_called_for_every_prediction(monkeypatch, name):
+    original, calls = getattr(HungarianMatcher, name), []
+
+    def spy(self, outputs, targets):
+        calls.append(len(targets))
+        return original(self, outputs, targets)
+
+    monkeypatch.setattr(HungarianMatcher, name, spy)
+    make_criterion()(predictions(leaves(), lazy=True), ground_truth(3, 2))
+    assert calls == [2] * LAYERS
+
+
+def test_a_replaced_loss_is_called(monkeypatch):
+    criterion = make_criterion(losses=["labels"])
+    monkeypatch.setattr(criterion, "loss_labels", lambda *args: {"mine": 1})
+    losses = criterion(predictions(leaves(), lazy=True), ground_truth(1, 1))
+    assert losses == {"mine": 1, "mine_0": 1, "mine_1": 1}
+
+
 def test_hooks_of_the_matcher_see_every_prediction_and_change_nothing(monkeypatch):
     monkeypatch.setattr(torch, "rand", rand64)
     criterion, seen = make_criterion(), []
