@@ -79,7 +79,9 @@ class BuildOps(build_ext):
     def build_extension(self, ext: Extension) -> None:
         """Builds one library, or says why not."""
         op, device = ext.name.rpartition(".lib")[2].rsplit("_", 1)
-        build_library(device, Path(self.get_ext_fullpath(ext.name)), op)
+        target = Path(self.get_ext_fullpath(ext.name))
+        if build_library(device, target, op):
+            put_beside_source(target)
 
 
 def build_library(device: str, target: Path, op: str = OP_NAMES[0]) -> bool:
@@ -96,6 +98,21 @@ def build_library(device: str, target: Path, op: str = OP_NAMES[0]) -> bool:
         return False
     _say(f"{op}: {name} kernels built ({how}): {target}")
     return True
+
+
+def put_beside_source(library: Path) -> None:
+    """Copies a library beside its Python code, as ``python build_ops.py`` leaves it.
+
+    After ``pip install .``, train_net.py and tools/ still import the checkout that they lie in.
+    """
+    target = ROOT / OPS / library.name
+    if target.exists() and target.samefile(library):
+        return
+    try:
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".build_") as folder:
+            os.replace(shutil.copy2(library, folder), target)
+    except OSError as error:  # a source folder that is read only
+        _say(f"{target} not written ({error}): scripts in this folder use the slower PyTorch path")
 
 
 def build_in_place(force: bool = False, yardstick: bool = False) -> None:

@@ -3,6 +3,7 @@
 import ctypes
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -50,6 +51,25 @@ def test_setup_succeeds_when_nothing_can_be_built(tmp_path):
     assert "CPU kernels NOT built: false failed" in done.stdout
     assert f"CUDA kernels NOT built: CUDA_HOME is {tmp_path}, but there is no" in done.stdout
     assert not list(tmp_path.rglob("*.so"))
+
+
+def test_an_install_leaves_kernels_for_the_scripts_of_the_checkout(tmp_path):
+    """``train_net.py`` imports the checkout's own package, whatever is installed."""
+    (tmp_path / "mask2former/ops/csrc").mkdir(parents=True)
+    for name in ("build_ops.py", "setup.py"):
+        shutil.copy(ROOT / name, tmp_path)
+    source = tmp_path / "mask2former/ops/csrc/ms_deform_attn_cpu.cpp"
+    source.write_text("any")
+    compiler = tmp_path / "compiler"  # writes "compiled" where -o says
+    compiler.write_text('#!/bin/sh\nfor last; do :; done\necho compiled > "$last"\n')
+    compiler.chmod(0o755)
+    command = [sys.executable, "setup.py", "build_ext", "--build-lib", str(tmp_path / "lib")]
+    environment = {**os.environ, "CXX": str(compiler)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    library = "mask2former/ops/libms_deform_attn_cpu.so"
+    assert (tmp_path / "lib" / library).read_text() == "compiled\n"
+    assert (tmp_path / library).read_text() == "compiled\n"
 
 
 @pytest.mark.slow
