@@ -73,6 +73,20 @@ def test_chosen_indices_give_other_names():
     assert list(model.output_shape()) == ["res1", "res2", "res4"]
 
 
+@pytest.mark.parametrize("indices", [[3, 1, 2], [-1, -3, -2], [1, -1, 2]])
+def test_features_keep_their_names_in_whatever_order_they_are_chosen(indices):
+    model = tiny("test_convnext", out_indices=indices).eval()
+    shapes = model.output_shape()
+    assert list(shapes) == ["res3", "res4", "res5"]
+    for name, feature in model(torch.randn(1, 3, 64, 96)).items():
+        stride = shapes[name].stride
+        assert feature.shape == (1, shapes[name].channels, 64 // stride, 96 // stride)
+
+
+def test_default_features_are_found_where_the_first_one_is_not_numbered_0():
+    assert list(tiny("dla46_c").output_shape()) == ["res2", "res3", "res4", "res5"]
+
+
 @pytest.mark.parametrize(
     "freeze_at, frozen, free",
     [(1, "stem_0", "stages_0.blocks.0"), (2, "stages_0.blocks.0", "stages_1.downsample")],
@@ -175,7 +189,16 @@ def test_options_reach_timm():
         ("resnetty", {}, "no model 'resnetty'"),
         ("test_vit", {}, "D2ViTAdapter"),
         ("test_resnet", {"norm": "GN"}, "MODEL.TIMM.NORM 'GN'"),
+        (
+            "test_resnet.no_such",
+            {},
+            "no weights 'no_such' of test_resnet; possible are test_resnet",
+        ),
         ("test_resnet", {"freeze_at": 9}, "FREEZE_AT is 9"),
+        ("test_resnet", {"freeze_at": -1}, "FREEZE_AT is -1"),
+        ("test_resnet", {"out_indices": [0, 9]}, "out_indices': \\[0, 9\\]"),
+        ("test_resnet", {"out_indices": [3, -4]}, "OUT_INDICES"),
+        ("hrnet_w18_small", {"use_checkpoint": True}, "USE_CHECKPOINT"),
         ("test_resnet", {"options": {"no_such": 1}}, "cannot build test_resnet"),
         ("test_vit", {"out_indices": [0, 1]}, "OUT_INDICES"),
     ],

@@ -6,6 +6,7 @@ import inspect
 import logging
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import timm
@@ -52,7 +53,8 @@ class TimmBackbone(Backbone):
             name: of the model in timm, perhaps with a tag of its weights (``.fb_in22k``).
             pretrained: see :func:`~mask2former.modeling.backbone.timm_weights.create_model`.
             pretrained_file: a local weights file, which wins over ``pretrained``.
-            out_indices: which of timm's feature maps; empty: those of strides 4, 8, 16 and 32.
+            out_indices: which of timm's feature maps, counted from the end where negative; empty:
+                those of strides 4, 8, 16 and 32.
             freeze_at: 1 freezes what comes before the first returned stage, k > 1 also the first
                 k - 1 stages. Frozen parts stay in evaluation mode.
             drop_path_rate: stochastic depth, for models that have it.
@@ -71,7 +73,8 @@ class TimmBackbone(Backbone):
         options = {**_any_image_size(name), **(options or {}), "in_chans": in_chans}
         if drop_path_rate:
             options["drop_path_rate"] = drop_path_rate
-        indices = list(out_indices) or _default_indices(name, options)
+        # timm gives features in the order of the network, whatever the order of the indices.
+        indices = sorted(out_indices, key=lambda i: (i < 0, i)) or _default_indices(name, options)
         model = create_model(
             name,
             pretrained=pretrained,
@@ -192,24 +195,28 @@ def _default_indices(name: str, options: dict[str, Any]) -> list[int]:
             "each. Plain transformers have one stride only: use MODEL.BACKBONE.NAME D2ViTAdapter "
             f"with MODEL.VIT_ADAPTER.ENCODER {name}; others may do with {_KEY}.OUT_INDICES."
         )
-    return [strides.index(stride) for stride in wanted]
+    # Not every model's features are counted from its first one (DLA).
+    return [probe.feature_info.out_indices[strides.index(stride)] for stride in wanted]
 
 
 def _feature_names(name: str, strides: Sequence[int]) -> list[str]:
     names = [_NAME_OF_STRIDE.get(stride, "") for stride in strides]
-    if "" in names or len(set(names)) != len(names):
+    if "" in names or any(a >= b for a, b in pairwise(strides)):
         raise BackboneError(
             f"{_KEY}.OUT_INDICES select features of {name} with strides {list(strides)}; each must "
-            f"be another one of {list(_NAME_OF_STRIDE)}"
+            f"be another one of {list(_NAME_OF_STRIDE)}, in ascending order"
         )
     return names
 
 
 def _checkpoint(model: nn.Module, name: str) -> None:
     target = model if hasattr(model, "set_grad_checkpointing") else getattr(model, "model", None)
-    if not hasattr(target, "set_grad_checkpointing"):
-        raise BackboneError(f"{_KEY}.USE_CHECKPOINT: timm's {name} cannot checkpoint activations")
-    target.set_grad_checkpointing(True)
+    try:
+        target.set_grad_checkpointing(True)
+    except (AttributeError, AssertionError) as error:
+        raise BackboneError(
+            f"{_KEY}.USE_CHECKPOINT: timm's {name} cannot checkpoint activations; set it to False"
+        ) from error
 
 
 def _modules_to_freeze(model: nn.Module, name: str, freeze_at: int) -> list[nn.Module]:
@@ -218,12 +225,13 @@ def _modules_to_freeze(model: nn.Module, name: str, freeze_at: int) -> list[nn.M
     Returns:
         The largest modules all of whose parameters, at least one, are frozen.
     """
-    if freeze_at <= 0:
+    if freeze_at == 0:
         return []
     stages = model.feature_info.module_name()
-    if freeze_at > len(stages) + 1:
+    if not 0 < freeze_at <= len(stages) + 1:
         raise BackboneError(
-            f"{_KEY}.FREEZE_AT is {freeze_at}; {name} has a stem and {len(stages)} stages"
+            f"{_KEY}.FREEZE_AT is {freeze_at}; {name} has a stem and {len(stages)} stages, so it "
+            f"must be from 0 to {len(stages) + 1}"
         )
     stage = stages[max(freeze_at - 2, 0)] + "."
     # Feature extractors flatten "stages.0" to "stages_0" or add "model." in front.

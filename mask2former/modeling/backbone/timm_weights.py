@@ -57,9 +57,17 @@ def create_model(
 
 
 def check_name(name: str, key: str) -> None:
-    """Raises BackboneError, with names that look similar, when timm has no such model."""
-    architecture = name.split(".")[0]
+    """Raises BackboneError, with names that look similar, when timm has no such model or tag."""
+    architecture, _, tag = name.partition(".")
     if timm.is_model(architecture):
+        try:
+            timm.get_pretrained_cfg(name)
+        except RuntimeError as error:
+            possible = [architecture, *timm.list_pretrained(f"{architecture}.*")]
+            raise BackboneError(
+                f"{key}: timm {timm.__version__} has no weights {tag!r} of {architecture}; "
+                f"possible are {', '.join(possible)}"
+            ) from error
         return
     similar = get_close_matches(architecture, timm.list_models(), n=5)
     hint = f"Similar: {', '.join(similar)}. " if similar else ""
@@ -72,7 +80,14 @@ def check_name(name: str, key: str) -> None:
 def _create(name: str, key: str, options: dict[str, Any]) -> nn.Module:
     try:
         return timm.create_model(name, pretrained=False, **options)
-    except (TypeError, AssertionError, RuntimeError, ValueError, AttributeError) as error:
+    except (
+        TypeError,
+        AssertionError,
+        RuntimeError,
+        ValueError,
+        AttributeError,
+        LookupError,
+    ) as error:
         raise BackboneError(
             f"{key}: timm cannot build {name} with {options}: {error or type(error).__name__}"
         ) from error
