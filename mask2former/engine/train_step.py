@@ -110,7 +110,22 @@ class TrainStep(SimpleTrainer):
         return {**super().state_dict(), "grad_scaler": self._scaler.state_dict()}
 
     def load_state_dict(self, state_dict: dict) -> None:
+        """Continues a training of the same network.
+
+        Raises:
+            ValueError: the optimizer's state is of another one. Its fused steps would write beyond
+                the end of tensors of other shapes, without a check of their own.
+        """
         super().load_state_dict(state_dict)
+        for parameter, state in self.optimizer.state.items():
+            for name, value in state.items():
+                if torch.is_tensor(value) and value.ndim and value.shape != parameter.shape:
+                    raise ValueError(
+                        f"the optimizer's {name} of a parameter is {list(value.shape)} there and "
+                        f"{list(parameter.shape)} here. --resume continues a training of the same "
+                        "network; to fine-tune another one, give the file as MODEL.WEIGHTS with a "
+                        "new OUTPUT_DIR, without --resume"
+                    )
         # Empty, or absent, when the checkpoint was written where nothing was scaled.
         if self._scaler.is_enabled() and state_dict.get("grad_scaler"):
             self._scaler.load_state_dict(state_dict["grad_scaler"])

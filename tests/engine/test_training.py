@@ -10,7 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from detectron2.data import MetadataCatalog
 from detectron2.engine import HookBase
-from mask2former.engine import Trainer, TrainingDiverged, setup
+from mask2former.engine import Trainer, TrainingDiverged, WeightsError, setup
 from mask2former.engine.train_step import TrainStep
 
 NO_TESTS = ("DATASETS.TEST", "()")
@@ -72,6 +72,14 @@ def test_ten_and_resumed_ten_equal_twenty_to_the_bit(arguments, tmp_path, twenty
     assert trainer.start_iter == 10
     assert {**first.values, **second.values} == whole["losses"]
     assert_same_state(final(tmp_path / "out"), whole["state"])
+
+
+def test_resuming_another_network_is_refused(arguments):
+    # torch's fused step does not look at shapes: it would corrupt memory.
+    train(arguments(*NO_TESTS, "SOLVER.MAX_ITER", 1))
+    trainer = Trainer(setup(arguments(*NO_TESTS, "MODEL.MASK_FORMER.NUM_OBJECT_QUERIES", 3)))
+    with pytest.raises(WeightsError, match=r"give the file as MODEL\.WEIGHTS with a new"):
+        trainer.resume_or_load(resume=True)
 
 
 def test_killed_run_continues_from_its_last_checkpoint(arguments, tmp_path, twenty):
