@@ -11,6 +11,7 @@ from detectron2.evaluation import SemSegEvaluator as DetectronSemSegEvaluator
 from detectron2.utils import comm
 
 from .background import Background
+from .errors import EvaluationError
 from .run_lengths import encode_labels
 from .spool import Spool, write_json_list
 
@@ -51,10 +52,19 @@ class SemSegEvaluator(DetectronSemSegEvaluator):
         self._images = 0
 
     def process(self, inputs: list[dict], outputs: list[dict]) -> None:
-        """Inputs have ``file_name``; from the device come labels, a byte or two a pixel."""
+        """Inputs have ``file_name``; from the device come labels, a byte or two a pixel.
+
+        Raises:
+            EvaluationError: an image that is not in the data set.
+        """
         for record, output in zip(inputs, outputs):
             if "sem_seg" not in output:
                 continue
+            if record["file_name"] not in self.input_file_to_gt_file:
+                raise EvaluationError(
+                    f"{record['file_name']} was predicted, but {self._dataset_name} has no label "
+                    "map for it: file names must be those of the data set's records"
+                )
             self._images += 1
             scores = output["sem_seg"]
             dtype = torch.uint8 if len(scores) <= 256 else torch.int32

@@ -8,7 +8,7 @@ from evaluation.small_sets import semantic_set
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import SemSegEvaluator as DetectronSemSegEvaluator
-from mask2former.evaluation import SemSegEvaluator
+from mask2former.evaluation import EvaluationError, SemSegEvaluator
 
 
 @pytest.fixture
@@ -63,3 +63,9 @@ def test_a_model_without_semantic_output_gives_no_score_aloud(dataset, caplog):
     with caplog.at_level(logging.WARNING, logger="mask2former"):
         assert run(SemSegEvaluator(name), [(record, {}) for record, _ in pairs]) == {}
     assert "MODEL.MASK_FORMER.TEST.SEMANTIC_ON" in caplog.text
+
+
+def test_an_image_that_is_not_in_the_data_set_is_named(dataset):
+    name, [(record, output), *_] = dataset
+    with pytest.raises(EvaluationError, match=f"/elsewhere.jpg was predicted, but {name} has no"):
+        run(SemSegEvaluator(name), [({**record, "file_name": "/elsewhere.jpg"}, output)])
