@@ -11,6 +11,7 @@ from mask2former.benchmark import cli
 from mask2former.benchmark.networks.setting import Setting
 from mask2former.benchmark.syncs import counting, pretend_device
 from mask2former.benchmark.syncs.pretend_device import DEVICE, Elsewhere, watching
+from mask2former.ops import libraries
 
 TINY = "tests/fixtures/engine/tiny.yaml"
 SEMASK = "tests/fixtures/engine/tiny_semask.yaml"
@@ -50,6 +51,15 @@ def test_a_training_step_in_bfloat16_waits_no_more():
 def test_with_intra_batch_supervision_a_step_waits_no_more():
     options = ("MODEL.MASK_FORMER.APPLY_IBS", "True")
     assert 0 < counting.count("training", setting(opts=options)).number <= MOST
+
+
+def test_without_compiled_kernels_waits_are_counted_too(monkeypatch, tmp_path):
+    monkeypatch.setattr(libraries, "FOLDER", tmp_path)
+    libraries.load.cache_clear()
+    try:
+        assert 0 < counting.count("inference", setting()).number <= 2
+    finally:
+        libraries.load.cache_clear()
 
 
 def test_one_more_wait_is_seen(monkeypatch):

@@ -24,6 +24,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
+from mask2former.ops.implementation import use_implementation, use_kernel
+
 DEVICE = torch.device("meta")
 _READS = {"_local_scalar_dense": "a number is read", "equal": "tensors are compared"}
 _SIZED_BY_VALUES = ("nonzero", "masked_select", "_unique2", "unique_dim", "unique_consecutive")
@@ -125,7 +127,13 @@ def watching() -> Iterator[Watching]:
         name: with_the_cpus(getattr(torch, name))
         for name in ("autocast", "is_autocast_enabled", "get_autocast_dtype")
     }
-    with Watching() as mode, mock.patch.multiple(torch, **about_autocast):
+    # Kernels are asked for by the pretended device, which has them all, and run on the CPU.
+    implementation = "auto" if use_kernel("cpu") else "reference"
+    with (
+        use_implementation(implementation),
+        Watching() as mode,
+        mock.patch.multiple(torch, **about_autocast),
+    ):
         yield mode
 
 
