@@ -102,7 +102,7 @@ class VisualizationDemo:
 
     def _color(self, instances: Instances, tracks: ColorTracks) -> bool:
         """Sets the field ``COLOR``, which the visualizer takes; False where there is no object."""
-        masks = instances.pred_masks.numpy() > 0.5
+        masks = np.asarray(instances.pred_masks) > 0.5
         colors = tracks.assign(instances.pred_classes.tolist(), masks)
         if len(instances) and self.instance_mode != ColorMode.SEGMENTATION:
             instances.COLOR = colors  # in SEGMENTATION mode, classes have colours, not objects

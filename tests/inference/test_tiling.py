@@ -9,11 +9,13 @@ from scipy import ndimage
 from torch import nn
 
 from detectron2.config import get_cfg
-from detectron2.structures import Instances
+from detectron2.structures import Boxes, Instances
 from mask2former.config import add_maskformer2_config
+from mask2former.evaluation.coco_evaluation import InstanceSpool
 from mask2former.inference.tiling import TiledModel, joining, tiled
 from mask2former.inference.tiling.joining import Part, join
 from mask2former.inference.tiling.plan import Box, plan_tiles
+from mask2former.inference.tiling.results import BoxedMasks
 
 
 class Blobs(nn.Module):
@@ -161,6 +163,26 @@ def test_instances_can_be_filtered_like_others():
     x0, y0, x1, y1 = boxes[0].int().tolist()
     mask = instances.pred_masks[0]
     assert mask[y0:y1, x0:x1].sum() == mask.sum()
+
+
+def test_instances_can_be_evaluated_like_others(tmp_path):
+    masks = torch.zeros(3, 9, 11)
+    masks[0, 2:5, 3:9] = masks[1, 8, 10] = 1
+    areas = [Box(2, 5, 3, 9), Box(8, 9, 10, 11), Box(0, 1, 0, 1)]
+    parts = [m.bool().numpy()[area.inside(Box(0, 9, 0, 11))] for m, area in zip(masks, areas)]
+    boxed = BoxedMasks(areas, parts, (9, 11))
+    np.testing.assert_array_equal(np.asarray(boxed), masks.bool())
+    encoded = []
+    for form in (masks, boxed):
+        instances = Instances((9, 11), pred_masks=form, pred_boxes=Boxes(torch.zeros(3, 4)))
+        instances.scores, instances.pred_classes = torch.ones(3), torch.zeros(3, dtype=torch.long)
+        spool = InstanceSpool()
+        spool._output_dir, spool._distributed = str(tmp_path), False
+        spool.reset()
+        spool.process([{"image_id": 1}], [{"instances": instances}])
+        encoded.append(list(spool._gathered()))
+    assert encoded[0] == encoded[1]
+    assert len(encoded[0][0]["instances"]) == 3
 
 
 def test_a_model_in_evaluation_is_wrapped_in_evaluation():

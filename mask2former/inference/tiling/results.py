@@ -1,6 +1,7 @@
 """Masks of whole images that are no stack of full-size maps."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ class BoxedMasks:
 
     Indexing with a number makes the full mask (float 0 or 1), as does iterating; with a slice, a
     list or a tensor it gives a part of the masks, so ``Instances`` can be filtered and sorted.
+    Evaluators go through :meth:`numpy`, one mask at a time; only ``numpy.asarray`` makes the stack.
     """
 
     def __init__(
@@ -37,10 +39,7 @@ class BoxedMasks:
 
     def __getitem__(self, index: int | slice | list | Tensor) -> "Tensor | BoxedMasks":
         if isinstance(index, int | np.integer):
-            full = torch.zeros(self._size)
-            rows, columns = self._boxes[index].inside(Box(0, self._size[0], 0, self._size[1]))
-            full[rows, columns] = torch.from_numpy(self._masks[index]).float()
-            return full
+            return torch.from_numpy(self._full(index)).float()
         if isinstance(index, slice):
             chosen = range(len(self))[index]
         else:
@@ -58,3 +57,40 @@ class BoxedMasks:
     def cpu(self) -> "BoxedMasks":
         """Itself."""
         return self
+
+    def numpy(self) -> "BoxedArrays":
+        """The same as a sequence of bool arrays."""
+        return BoxedArrays(self._boxes, self._masks, self._size)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """All full masks at once, bool [N, H, W]."""
+        return np.asarray(self.numpy(), dtype)
+
+    def _full(self, index: int) -> np.ndarray:
+        full = np.zeros(self._size, bool)
+        full[self._boxes[index].inside(Box(0, self._size[0], 0, self._size[1]))] = self._masks[
+            index
+        ]
+        return full
+
+
+class BoxedArrays(BoxedMasks):
+    """:class:`BoxedMasks` where a bool array [N, H, W] is expected that is gone through by mask."""
+
+    dtype = np.dtype(bool)
+
+    @property
+    def nbytes(self) -> int:
+        """Of what is kept."""
+        return sum(mask.nbytes for mask in self._masks)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        """The full mask, bool [H, W]."""
+        return self._full(range(len(self))[index])
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """All full masks at once, bool [N, H, W]."""
+        stack = np.zeros(self.shape, bool)
+        for full, mask in zip(stack, self):
+            full[...] = mask
+        return stack if dtype is None else stack.astype(dtype)
