@@ -93,7 +93,11 @@ def main(argv: list[str] | None = None) -> int:
     """Writes the files; returns the exit status."""
     args = get_parser().parse_args(argv)
     name = "cvat_to_coco"
+    if not 0 <= args.val_share < 1:
+        print(f"cvat_to_coco.py: --val-share {args.val_share}: must be in [0, 1)", file=sys.stderr)
+        return 2
     try:
+        Path(args.output).mkdir(parents=True, exist_ok=True)
         entry = {
             "FORMAT": "cvat",
             "ANNOTATIONS": args.export,
@@ -110,7 +114,6 @@ def main(argv: list[str] | None = None) -> int:
     if not args.keep_empty:
         records = [r for r in records if r["annotations"]]
     output, root = Path(args.output), meta.image_root
-    output.mkdir(parents=True, exist_ok=True)
     sides = {"instances": records}
     if args.val_share > 0:
         side = [

@@ -81,7 +81,12 @@ class Predictor:
         height, width = image.shape[:2]
         if self.cfg.INPUT.FORMAT == "RGB":
             image = image[:, :, ::-1]
-        image = self.resize.get_transform(image).apply_image(np.ascontiguousarray(image))
+        transform = self.resize.get_transform(image)
+        if 0 in (getattr(transform, "new_h", 1), getattr(transform, "new_w", 1)):
+            # So narrow that nothing would be left of it.
+            size = max(transform.new_h, 1), max(transform.new_w, 1)
+            transform = T.ResizeTransform(height, width, *size)
+        image = transform.apply_image(np.ascontiguousarray(image))
         tensor = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))).float()
         return {"image": tensor, "height": height, "width": width}
 

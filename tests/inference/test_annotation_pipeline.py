@@ -19,7 +19,7 @@ from inference.annotation_task import (
 from PIL import Image
 from tqdm import tqdm
 
-from mask2former.data.cvat import iterate_images
+from mask2former.data.cvat import CvatError, iterate_images
 from mask2former.inference.annotation import (
     MergeOptions,
     PipelineOptions,
@@ -107,7 +107,8 @@ def test_one_bad_image_costs_only_itself(tmp_path):
     assert [len(shapes[f"{i}.png"]) for i in range(5)] == [2, 0, 0, 0, 2]
 
 
-def test_a_model_that_fails_on_one_image_is_asked_for_the_others(tmp_path):
+@pytest.mark.parametrize("failure", [RuntimeError, ValueError])
+def test_a_model_that_fails_on_one_image_is_asked_for_the_others(tmp_path, failure):
     task = write_task(tmp_path / "task")
     poisoned = np.asarray(Image.open(task / "images" / "2.png")).copy()
     poisoned[0, 0] = 77
@@ -115,7 +116,7 @@ def test_a_model_that_fails_on_one_image_is_asked_for_the_others(tmp_path):
 
     def fragile(images):
         if any(image[0, 0, 0] == 77 for image in images):
-            raise RuntimeError("out of memory")
+            raise failure("out of memory")
         return bright_squares(images)
 
     summary = pipeline(task, tmp_path / "out", fragile).run()
@@ -298,3 +299,13 @@ def test_names_may_be_as_long_as_a_file_system_allows(tmp_path):
     name = "ф" * 123 + ".png"  # 250 bytes of 255
     task = write_task(tmp_path / "task", [name])
     assert pipeline(task, tmp_path / "out").run().merged.added["rail"] == 1
+
+
+def test_a_video_export_is_refused(tmp_path):
+    (tmp_path / "task/images").mkdir(parents=True)
+    task = write_task(tmp_path / "task", [])
+    text = (task / "annotations.xml").read_text()
+    track = '<track id="0" label="rail"></track></annotations>'
+    (task / "annotations.xml").write_text(text.replace("</annotations>", track))
+    with pytest.raises(CvatError, match="is a video export"):
+        pipeline(task, tmp_path / "out").run()

@@ -81,3 +81,24 @@ def test_a_corrected_task_becomes_coco_files_with_a_lasting_split(proposed, tmp_
     coco = COCO(str(tmp_path / "coco" / "instances.json"))
     mask = coco.annToMask(coco.anns[1])
     assert mask.sum() == coco.anns[1]["area"] == 100
+
+
+def test_a_task_and_its_project_export_are_compared_by_name(proposed, tmp_path):
+    after = tmp_path / "after.xml"
+    after.write_text(proposed.read_text().replace("<image ", '<image subset="default" '))
+    for pair in ((proposed, after), (after, proposed)):
+        report = tool("cvat_report").compare(*map(str, pair))
+        assert (report.images, report.total.counts["accepted"]) == (3, 5)
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [(["--val-share", "7"], "--val-share 7.0: must be in"), ([], "File exists")],
+)
+def test_wrong_flags_of_cvat_to_coco_are_one_line(proposed, tmp_path, capsys, flags, message):
+    (tmp_path / "file").write_text("")
+    images = str(tmp_path / "task" / "images")
+    arguments = [str(proposed), "--images", images, "--output", str(tmp_path / "file"), *flags]
+    assert tool("cvat_to_coco").main(arguments) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line

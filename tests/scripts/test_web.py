@@ -270,3 +270,9 @@ def test_a_broken_upload_says_so_on_the_page(view, tmp_path):
     view.set_input_files("#input input[type=file]", str(tmp_path / "broken.png"))
     message = view.wait_for_selector("[data-testid=toast-body]").inner_text()
     assert "broken.png cannot be read as an image" in message
+
+
+def test_an_image_of_one_row_is_not_enlarged_beyond_memory(segment, tmp_path):
+    Image.new("RGB", (3000, 1), (200, 30, 30)).save(tmp_path / "row.png")
+    overlay = segment(tmp_path / "row.png", "panoptic")[0]
+    assert Image.open(overlay).size == (3000, 1)

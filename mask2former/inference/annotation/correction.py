@@ -90,8 +90,16 @@ def compare(
     """
     report = CorrectionReport()
     corrected = {(image.subset, image.name): image for image in iterate_images(after)}
+    # Exports of tasks say no subset, those of projects do.
+    by_name: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    for key in corrected:
+        by_name[key[1]].append(key)
     for image in iterate_images(before):
-        partner = corrected.pop((image.subset, image.name), None)
+        key = (image.subset, image.name)
+        others = by_name[image.name]
+        if key not in corrected and len(others) == 1 and "" in (image.subset, others[0][0]):
+            key = others[0]
+        partner = corrected.pop(key, None)
         if partner is None:
             report.only_before.append(image.name)
             continue

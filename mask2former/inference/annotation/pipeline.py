@@ -37,6 +37,9 @@ _DRAWN_AS = (
     ".avif", ".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"
 )  # fmt: skip
 
+# What a model raises about single images: no memory, or a size that it cannot work with.
+_MODEL_FAILURES = (RuntimeError, MemoryError, ValueError)
+
 Predict = Callable[[list[np.ndarray]], list[dict[str, Any]]]
 
 
@@ -193,7 +196,7 @@ class AnnotationPipeline:
             return
         try:
             outputs = self.predict(list(images.values()))
-        except (RuntimeError, MemoryError) as error:
+        except _MODEL_FAILURES as error:
             if len(images) > 1:  # one image, or too many at once: try each alone
                 for item, image in images.items():
                     self._predict_one(item, image, summary)
@@ -205,9 +208,11 @@ class AnnotationPipeline:
 
     def _predict_one(self, item: WorkItem, image: np.ndarray, summary: Summary) -> None:
         try:
-            self._keep(item, image, self.predict([image])[0])
-        except (RuntimeError, MemoryError) as error:
+            output = self.predict([image])[0]
+        except _MODEL_FAILURES as error:
             self._failed(item, f"the model failed: {error}", summary)
+        else:
+            self._keep(item, image, output)
 
     def _keep(self, item: WorkItem, image: np.ndarray, output: dict[str, Any]) -> None:
         found, uncertainty = proposals_of(output, self.metadata, self.proposals)

@@ -12,7 +12,7 @@ import numpy as np
 from detectron2.data.detection_utils import read_image
 from mask2former.data.cvat.document import read_image as read_element
 from mask2former.data.cvat.document import split_document
-from mask2former.data.cvat.reading import CvatImage
+from mask2former.data.cvat.reading import CvatError, CvatImage
 from mask2former.data.dataset_mappers.reading import DECODE_FAILURES
 from mask2former.data.datasets.custom.cvat import find_image
 
@@ -53,6 +53,9 @@ def read_work_list(annotations: Path, images: Path) -> tuple[list[WorkItem], lis
     Returns:
         the items in the order of the file; names without a file (or with an unsafe name); and the
         number of image elements.
+
+    Raises:
+        CvatError: the file cannot be used.
     """
     elements = list(_elements(annotations))
     repeated = {name for name, n in Counter(e.name for e in elements).items() if n > 1}
@@ -74,11 +77,18 @@ def read_work_list(annotations: Path, images: Path) -> tuple[list[WorkItem], lis
 
 
 def _elements(annotations: Path) -> Iterator[CvatImage]:
+    images, tracks = 0, False
     for piece in split_document(str(annotations)):
+        images += piece.is_image
+        tracks = tracks or b"<track " in piece.data
         if piece.is_image:
             element = read_element(piece.data, str(annotations))
             element.shapes = element.shapes[:1]  # of 100,000 images only this much is kept
             yield element
+    if tracks and not images:
+        raise CvatError(
+            f'{annotations} is a video export (tracks); export the task as "CVAT for images 1.1"'
+        )
 
 
 def _is_safe(name: str) -> bool:

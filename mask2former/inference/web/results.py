@@ -18,6 +18,7 @@ from mask2former.inference.annotation.drawing import draw_proposals, proposal_co
 
 # Smaller images are drawn several times larger: names would hide their objects.
 _LEAST_SIDE = 600
+_LARGEST_SIDE = 4096  # of an enlarged drawing; images of one row would fill any memory
 TABLE_HEAD = ["", "class", "score", "pixels", "share of the image"]
 
 
@@ -55,7 +56,8 @@ class Result:
 
     def overlay(self, opacity: float) -> np.ndarray:
         """The segments drawn over the image, uint8 RGB; a whole multiple of the image's size."""
-        scale = max(1, -(-_LEAST_SIDE // min(self.image.shape[:2])))
+        least, largest = sorted(self.image.shape[:2])
+        scale = max(1, min(-(-_LEAST_SIDE // least), _LARGEST_SIDE // largest))
         drawn = draw_proposals(
             self.image, self.proposals, self.colors, opacity=opacity, scale=scale
         )
