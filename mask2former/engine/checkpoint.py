@@ -88,6 +88,22 @@ class Checkpointer(DetectionCheckpointer):
             file.write(last_filename_basename)
         os.replace(temporary, path)
 
+    def resume_or_load(self, path: str, *, resume: bool = True) -> dict:
+        """As DetectionCheckpointer.resume_or_load.
+
+        Raises:
+            WeightsError: see ``load``; or ``last_checkpoint`` names a file that is gone.
+        """
+        if resume and comm.is_main_process() and self.has_checkpoint():
+            last = self.get_checkpoint_file()
+            if not PathManager.isfile(last):
+                raise WeightsError(
+                    f"--resume: {os.path.join(self.save_dir, 'last_checkpoint')} names "
+                    f"{os.path.basename(last)}, which is not there. Write the name of another "
+                    "checkpoint into it, or remove it to start anew from MODEL.WEIGHTS"
+                )
+        return super().resume_or_load(path, resume=resume)
+
     def load(self, path: str, *args, **kwargs):
         """As DetectionCheckpointer.load.
 

@@ -98,11 +98,31 @@ def check_class_count(cfg: CfgNode, name: str) -> None:
     """Raises ConfigError when MODEL.SEM_SEG_HEAD.NUM_CLASSES is not the data set's class count."""
     count = class_count(MetadataCatalog.get(name))
     configured = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
-    if count is not None and count != configured:
+    if count is not None and count != configured and not _things_of_training_set(cfg, name):
         raise ConfigError(
             f"MODEL.SEM_SEG_HEAD.NUM_CLASSES is {configured}, but data set {name} has {count} "
             f"classes; set MODEL.SEM_SEG_HEAD.NUM_CLASSES {count} or choose another data set"
         )
+
+
+def _things_of_training_set(cfg: CfgNode, name: str) -> bool:
+    """Whether ``name`` is an instance set with the things of the panoptic set trained on.
+
+    A panoptic model gives instances of things only, with the training set's ids: it can be tested
+    on such a set (coco_2017_val for coco_2017_train_panoptic), though that has fewer classes.
+    """
+    if name in cfg.DATASETS.TRAIN or not cfg.DATASETS.TRAIN:
+        return False
+    if not cfg.MODEL.MASK_FORMER.TEST.PANOPTIC_ON or not cfg.MODEL.MASK_FORMER.TEST.INSTANCE_ON:
+        return False
+    trained, tested = MetadataCatalog.get(cfg.DATASETS.TRAIN[0]), MetadataCatalog.get(name)
+    things = trained.get("thing_dataset_id_to_contiguous_id")
+    return (
+        tested.get("evaluator_type") == "coco"
+        and class_count(trained) == cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
+        and bool(things)
+        and things == tested.get("thing_dataset_id_to_contiguous_id")
+    )
 
 
 def class_count(meta: Metadata) -> int | None:

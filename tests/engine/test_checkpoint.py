@@ -98,6 +98,12 @@ def test_missing_file_is_named():
         Checkpointer(Net()).load("nowhere.pth")
 
 
+def test_resuming_from_a_file_that_is_gone_says_what_named_it(tmp_path):
+    (tmp_path / "last_checkpoint").write_text("model_0000009.pth")
+    with pytest.raises(WeightsError, match=r"last_checkpoint names model_0000009\.pth"):
+        Checkpointer(Net(), str(tmp_path)).resume_or_load("", resume=True)
+
+
 def test_unreadable_file_is_named(tmp_path):
     (tmp_path / "junk.pth").write_bytes(b"no checkpoint")
     with pytest.raises(WeightsError, match=r"junk\.pth"):

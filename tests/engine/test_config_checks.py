@@ -4,12 +4,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from engine.tiny import TINY
+from engine.tiny import REPO, TINY
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from mask2former.engine import ConfigError, Trainer, WeightsError, load_config, setup
 from mask2former.engine.checks import (
     check_batch_size,
+    check_class_count,
     check_intra_batch_supervision,
     class_count,
 )
@@ -115,6 +116,17 @@ def test_class_count_names_key_value_and_data_set(arguments, tiny_sets):
 )
 def test_class_count_of_each_kind_of_set(metadata, count):
     assert class_count(metadata) == count
+
+
+def test_panoptic_model_may_be_tested_on_the_instance_set_with_its_things():
+    config = REPO / "configs/coco/panoptic-segmentation/maskformer2_R50_bs16_50ep.yaml"
+    cfg = load_config(str(config), [])
+    check_class_count(cfg, "coco_2017_val")
+    with pytest.raises(ConfigError, match="ade20k_instance_val has 100"):
+        check_class_count(cfg, "ade20k_instance_val")
+    cfg.DATASETS.TRAIN = ("coco_2017_val",)
+    with pytest.raises(ConfigError, match="coco_2017_val has 80"):
+        check_class_count(cfg, "coco_2017_val")
 
 
 def test_published_data_sets_fit_their_published_class_counts():
