@@ -168,6 +168,8 @@ def _check_results(ground_truth: dict, results: Sequence[dict]) -> None:
         raise EvaluationError("There are no results to evaluate")
     sizes = {image["id"]: [image["height"], image["width"]] for image in ground_truth["images"]}
     for i, result in enumerate(results):
+        if not isinstance(result, dict):
+            raise EvaluationError(f"Result {i} is a {type(result).__name__}, not an object")
         if not isinstance(result.get("segmentation"), dict):
             raise EvaluationError(
                 f"Result {i} (image {result.get('image_id')}) has no run-length encoded "

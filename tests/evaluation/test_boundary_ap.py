@@ -112,3 +112,8 @@ def test_results_that_do_not_fit_are_named(change, message):
     content, results = small_case()
     with pytest.raises(EvaluationError, match=message):
         boundary_average_precision(content, [{**results[0], **change}])
+
+
+def test_results_that_are_no_objects_are_named():
+    with pytest.raises(EvaluationError, match="Result 0 is a int"):
+        boundary_average_precision(small_case()[0], [1])
