@@ -8,6 +8,8 @@ from torch.utils.data import Sampler
 
 from detectron2.utils import comm
 
+from .errors import DataError
+
 
 class MixedSetsSampler(Sampler):
     """An endless stream of indices into concatenated sets, drawn from each by its weight.
@@ -26,16 +28,17 @@ class MixedSetsSampler(Sampler):
             seed: of the stream, equal in all processes.
 
         Raises:
-            ValueError: weights and sets do not match, a weight is not positive, or a set is empty.
+            DataError: weights and sets do not match, a weight is not positive, or a set is empty.
         """
         if len(sizes) != len(weights):
-            raise ValueError(
-                f"DATASETS.TRAIN_WEIGHTS has {len(weights)} numbers for {len(sizes)} sets"
+            raise DataError(
+                f"DATASETS.TRAIN_WEIGHTS has {len(weights)} numbers for {len(sizes)} sets; give "
+                "one for each of DATASETS.TRAIN"
             )
         if any(weight <= 0 for weight in weights):
-            raise ValueError(f"DATASETS.TRAIN_WEIGHTS must be positive, not {list(weights)}")
+            raise DataError(f"DATASETS.TRAIN_WEIGHTS must be positive, not {list(weights)}")
         if any(size <= 0 for size in sizes):
-            raise ValueError(f"DATASETS.TRAIN: a set has no usable image (sizes {list(sizes)})")
+            raise DataError(f"DATASETS.TRAIN: a set has no usable image (sizes {list(sizes)})")
         self._sizes = list(sizes)
         self._weights = torch.tensor(weights, dtype=torch.float64)
         self._seed = int(seed)

@@ -11,6 +11,7 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from mask2former.data.cvat import encode_mask
 from mask2former.data.datasets.custom import CustomDatasetError, register_custom_datasets
+from mask2former.data.errors import DataError
 from mask2former.data.mixing import MixedSetsSampler
 from mask2former.engine.errors import ConfigError
 from mask2former.engine.setup import load_config
@@ -274,7 +275,7 @@ def test_mixed_sets_are_drawn_by_weight_and_evenly_within():
 
 @pytest.mark.parametrize("weights, message", [([1], "1 numbers for 2"), ([1, 0], "positive")])
 def test_impossible_weights_are_refused(weights, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(DataError, match=message):  # scripts show it as one line
         MixedSetsSampler([5, 5], weights, seed=0)
 
 
