@@ -16,6 +16,7 @@ from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 from mask2former.data.dataset_mappers import DATASET_MAPPERS
 from mask2former.data.datasets.folders import remedy, require_dataset_files
+from mask2former.inference.tiling import check_tiling
 from mask2former.modeling.compiling import check_compiler
 from mask2former.modeling.transformer_decoder.maskformer_transformer_decoder import (
     TRANSFORMER_DECODER_REGISTRY,
@@ -145,6 +146,8 @@ def check_evaluation(cfg: CfgNode, *, eval_only: bool) -> None:
     """Raises ConfigError when a key of evaluation cannot mean anything here."""
     if cfg.TEST.COCO_EVAL not in ("fast", "pycocotools"):
         raise ConfigError(f"TEST.COCO_EVAL must be fast or pycocotools, not {cfg.TEST.COCO_EVAL!r}")
+    with settings_errors():
+        check_tiling(cfg)
     augmentation = cfg.TEST.AUG
     if augmentation.AFTER_TRAINING and not augmentation.ENABLED:
         raise ConfigError("TEST.AUG.AFTER_TRAINING needs TEST.AUG.ENABLED True beside it")

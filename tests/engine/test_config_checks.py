@@ -11,6 +11,7 @@ from mask2former.engine import ConfigError, Trainer, WeightsError, load_config, 
 from mask2former.engine.checks import (
     check_batch_size,
     check_class_count,
+    check_evaluation,
     check_intra_batch_supervision,
     class_count,
 )
@@ -213,6 +214,19 @@ def test_intra_batch_supervision_needs_a_set_with_things():
         check_intra_batch_supervision(cfg)
     cfg.DATASETS.TRAIN = ("ibs_with_things",)
     check_intra_batch_supervision(cfg)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("OVERLAP", 16), ("OVERLAP", -1), ("SIZE", [16]), ("SIZE", [0, 16])]
+)
+def test_tiles_that_cannot_be_are_refused_before_anything_runs(key, value):
+    cfg = load_config("", [], need_data=False)
+    cfg.TEST.TILING.SIZE, cfg.TEST.TILING.OVERLAP = [16, 32], 8
+    cfg.TEST.TILING[key] = value
+    check_evaluation(cfg, eval_only=True)
+    cfg.TEST.TILING.ENABLED = True
+    with pytest.raises(ConfigError, match=f"TEST.TILING.{key}"):
+        check_evaluation(cfg, eval_only=True)
 
 
 def test_missing_weights_file_is_named(arguments, tmp_path):

@@ -84,8 +84,32 @@ class TiledModel(nn.Module):
         return stitcher.finish(self.max_instances)
 
 
+def check_tiling(cfg: CfgNode) -> None:
+    """Looks at the keys of TEST.TILING, if it is on.
+
+    Raises:
+        ValueError: names the key that cannot be.
+    """
+    tiling = cfg.TEST.TILING
+    if not tiling.ENABLED:
+        return
+    size = tuple(tiling.SIZE)
+    if len(size) != 2 or min(size) < 1:
+        raise ValueError(f"TEST.TILING.SIZE {size} must be a height and a width in pixels")
+    if not 0 <= tiling.OVERLAP < min(size):
+        raise ValueError(
+            f"TEST.TILING.OVERLAP {tiling.OVERLAP} must be at least 0 and less than "
+            f"TEST.TILING.SIZE {size}"
+        )
+
+
 def tiled(model: nn.Module, cfg: CfgNode) -> nn.Module:
-    """The model in tiles if TEST.TILING.ENABLED, else the model itself."""
+    """The model in tiles if TEST.TILING.ENABLED, else the model itself.
+
+    Raises:
+        ValueError: see :func:`check_tiling`.
+    """
+    check_tiling(cfg)
     tiling = cfg.TEST.TILING
     if not tiling.ENABLED:
         return model
