@@ -35,8 +35,8 @@ def register_cvat(spec: Spec) -> None:
     if not spec.annotations or not path.is_file():
         raise spec.error(
             "ANNOTATIONS",
-            f"{path}: no such file (looked for {path.absolute()}); export the task or project from CVAT as "
-            '"CVAT for images 1.1" and unpack the archive',
+            f"{path}: no such file (looked for {path.absolute()}); export the task or project "
+            'from CVAT as "CVAT for images 1.1" and unpack the archive',
         )
     images = Path(os.path.expanduser(spec.images)) if spec.images else path.parent / "images"
     if not images.is_dir():
