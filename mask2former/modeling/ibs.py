@@ -134,7 +134,7 @@ class IntraBatchSupervision:
 
     def _draw(self, batch: int) -> Sequence[int]:
         if batch > 1:
-            return self.partners(batch)
+            return [int(partner) for partner in self.partners(batch)]  # arrays and tensors, too
         if not self._told:
             self._told = True
             logger.warning(

@@ -251,3 +251,12 @@ def test_matching_by_cost_works_with_it():
     criterion.matcher = HungarianMatcher(2, 5, 5, num_points=POINTS)
     losses = criterion(predictions(leaves(dtype=torch.float32)), ground_truth(*LABELS))
     assert all(loss > 0 for loss in losses.values())
+
+
+@pytest.mark.parametrize("form", [np.array, torch.tensor, tuple])
+def test_partners_may_be_an_array(form):
+    def losses(partners):
+        loss = IntraBatchSupervision(THINGS, partners=lambda batch: partners)
+        return make(loss)(predictions(leaves()), ground_truth(*LABELS))
+
+    assert losses(form(PARTNERS)) == losses(PARTNERS)
