@@ -8,6 +8,7 @@ from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.structures import ImageList
 
 from .maskformer_model import MaskFormer, ground_truth, unpaired
+from .modeling.errors import BackboneError
 from .modeling.semantic_maps import semantic_target
 
 
@@ -39,7 +40,14 @@ class SeMaskMaskFormer(MaskFormer):
     def predictions(self, images: Tensor) -> dict:
         """As ``MaskFormer.predictions``; in training with the semantic prediction, ``semantic``."""
         features, class_maps = self._backbone_pair(images)  # res2 ... res5 each
-        outputs, semantic = self.sem_seg_head(features, class_maps)
+        pair = self.sem_seg_head(features, class_maps)
+        if not isinstance(pair, tuple):
+            raise BackboneError(
+                "MODEL.META_ARCHITECTURE SeMaskMaskFormer needs a head that takes class maps, but "
+                f"MODEL.SEM_SEG_HEAD.NAME builds a {type(self.sem_seg_head).__name__}: set it to "
+                "BranchMaskFormerHead"
+            )
+        outputs, semantic = pair
         if self.training:
             outputs["semantic"] = semantic
         return outputs
@@ -47,7 +55,7 @@ class SeMaskMaskFormer(MaskFormer):
     def _backbone_pair(self, images: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         pair = self.backbone(images)
         if not isinstance(pair, tuple):
-            raise TypeError(
+            raise BackboneError(
                 "MODEL.META_ARCHITECTURE SeMaskMaskFormer needs a backbone that gives class maps, "
                 f"but MODEL.BACKBONE.NAME builds a {type(self.backbone).__name__}: set it to "
                 "D2SeMaskSwinTransformer, or MODEL.META_ARCHITECTURE to MaskFormer (with "

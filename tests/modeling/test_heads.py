@@ -8,6 +8,7 @@ from torch import nn
 
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import build_model
+from mask2former.modeling.errors import BackboneError
 from mask2former.modeling.meta_arch.mask_former_head import MaskFormerHead
 from mask2former.modeling.meta_arch.per_pixel_baseline import PerPixelBaselineHead
 
@@ -73,7 +74,9 @@ def test_training_images_need_not_be_multiples_of_the_stride():
 
 def test_features_the_backbone_does_not_give_are_named():
     cfg = parity_models.config("r50_panoptic", "MODEL.RESNETS.OUT_FEATURES", ["res4", "res5"])
-    with pytest.raises(KeyError, match=r"\['res2', 'res3'\].*build_resnet_backbone.*OUT_FEATURES"):
+    with pytest.raises(
+        BackboneError, match=r"\['res2', 'res3'\].*build_resnet_backbone.*OUT_FEATURES"
+    ):
         build_model(cfg)
 
 

@@ -4,9 +4,11 @@ import parity_models
 import pytest
 import torch
 
+from detectron2.modeling import build_backbone
 from detectron2.structures import Instances
 from mask2former import SeMaskMaskFormer
 from mask2former.modeling import semantic_maps
+from mask2former.modeling.errors import BackboneError
 from mask2former.modeling.meta_arch.branch_mask_former_head import BranchMaskFormerHead
 
 CASE = "semask_panoptic"
@@ -119,9 +121,23 @@ def test_bfloat16_autocast_trains(model, batch):
     total.backward()
 
 
+def test_a_head_without_class_maps_is_named(batch):
+    model = parity_models.model(CASE).train()
+    model.sem_seg_head = parity_models.model("swin_panoptic").sem_seg_head
+    with pytest.raises(BackboneError, match=r"MODEL.SEM_SEG_HEAD.NAME builds a MaskFormerHead"):
+        model(batch)
+
+
+def test_a_plain_meta_architecture_is_refused_by_key():
+    cfg = parity_models.config(CASE)
+    cfg.MODEL.META_ARCHITECTURE = "MaskFormer"
+    with pytest.raises(BackboneError, match=r"set MODEL.META_ARCHITECTURE SeMaskMaskFormer"):
+        build_backbone(cfg)
+
+
 def test_a_backbone_without_class_maps_is_named(batch):
     model = parity_models.model(CASE).train()
     plain = parity_models.model("swin_panoptic").backbone
     model.backbone = plain
-    with pytest.raises(TypeError, match=r"MODEL.BACKBONE.NAME builds a D2SwinTransformer"):
+    with pytest.raises(BackboneError, match=r"MODEL.BACKBONE.NAME builds a D2SwinTransformer"):
         model(batch)

@@ -13,6 +13,7 @@ from mask2former.modeling.backbone.semask_swin import (
 )
 from mask2former.modeling.backbone.semask_swin_blocks import SemanticAttention, SemanticLayer
 from mask2former.modeling.backbone.swin import SwinTransformer
+from mask2former.modeling.errors import BackboneError
 
 SWIN = dict(embed_dim=8, depths=(2, 2, 1, 1), num_heads=(1, 2, 2, 4), window_size=4)
 CASE = "semask_panoptic"
@@ -126,8 +127,13 @@ def test_weights_of_a_swin_transformer_fit_and_only_semantic_layers_are_missing(
 
 
 def test_without_semantic_blocks_the_error_names_the_key():
-    with pytest.raises(ValueError, match=r"MODEL.SWIN.NUM_SEM_BLOCKS is 0.*D2SwinTransformer"):
+    with pytest.raises(BackboneError, match=r"MODEL.SWIN.NUM_SEM_BLOCKS is 0.*D2SwinTransformer"):
         tiny(num_sem_blocks=0)
+
+
+def test_windows_without_tokens_are_refused_by_key():
+    with pytest.raises(BackboneError, match=r"MODEL.SWIN.SEM_WINDOW_SIZE is 0"):
+        tiny(sem_window_size=0)
 
 
 def test_config_reaches_the_backbone():

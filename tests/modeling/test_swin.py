@@ -8,6 +8,7 @@ import torch
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import build_backbone
 from mask2former.modeling.backbone.swin import D2SwinTransformer, SwinTransformer
+from mask2former.modeling.errors import BackboneError
 
 TINY = dict(embed_dim=8, depths=(2, 2, 2, 1), num_heads=(1, 2, 2, 4), window_size=4)
 
@@ -102,13 +103,27 @@ def test_every_built_parameter_receives_a_gradient():
 
 
 def test_unknown_feature_is_named():
-    with pytest.raises(ValueError, match=r"OUT_FEATURES \['res7'\]"):
+    with pytest.raises(BackboneError, match=r"OUT_FEATURES \['res7'\]"):
         D2SwinTransformer(out_features=["res7"], **TINY)
 
 
 def test_stage_lists_must_agree():
-    with pytest.raises(ValueError, match="NUM_HEADS"):
+    with pytest.raises(BackboneError, match="NUM_HEADS"):
         SwinTransformer(depths=(2, 2), num_heads=(1,))
+
+
+@pytest.mark.parametrize(
+    "options, said",
+    [
+        ({"window_size": 0}, "MODEL.SWIN.WINDOW_SIZE is 0"),
+        ({"num_heads": (3, 1, 1, 1)}, "MODEL.SWIN.NUM_HEADS"),
+        ({"frozen_stages": 6}, "MODEL.SWIN.FROZEN_STAGES is 6"),
+        ({"frozen_stages": -2}, "MODEL.SWIN.FROZEN_STAGES is -2"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused_by_key(options, said):
+    with pytest.raises(BackboneError, match=said):
+        SwinTransformer(**{**TINY, **options})
 
 
 def test_only_batches_of_images_are_taken():

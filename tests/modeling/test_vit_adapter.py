@@ -110,6 +110,16 @@ def test_padding_is_that_of_the_model():
     torch.testing.assert_close(own["res3"], given["res3"][..., :5, :9])
 
 
+def test_an_empty_batch_has_empty_features():
+    features = tiny()(torch.randn(0, 3, 33, 61))
+    assert [tuple(f.shape) for f in features.values()] == [
+        (0, 12, 9, 16),
+        (0, 12, 5, 8),
+        (0, 12, 3, 4),
+        (0, 12, 2, 2),
+    ]
+
+
 def test_interactions_default_to_four_equal_parts():
     assert tiny(depth=8, window_size=3).interaction_indexes == [(0, 1), (2, 3), (4, 5), (6, 7)]
 
@@ -126,6 +136,12 @@ def test_extractors_alone_see_the_image_when_nothing_is_added():
         (dict(window_size=[3, 6]), "WINDOW_SIZE has 2 entries"),
         (dict(interaction_indexes=[[0, 1], [3, 3]]), "INTERACTION_INDEXES"),
         (dict(depth=3, window_size=3), "cannot be cut in four"),
+        (dict(interaction_indexes=[0, 1, 2, 3]), "INTERACTION_INDEXES"),
+        (dict(window_size=0), "WINDOW_SIZE"),
+        (dict(num_heads=5), "NUM_HEADS"),
+        (dict(deform_num_heads=5), "DEFORM_NUM_HEADS"),
+        (dict(deform_ratio=0.01), "DEFORM_RATIO"),
+        (dict(norm=""), "NORM is empty"),
     ],
 )
 def test_settings_that_cannot_work_are_refused_by_key(options, said):

@@ -46,7 +46,10 @@ class NeighborhoodAttention2D(nn.Module):
         """
         super().__init__()
         if dim % num_heads:
-            raise BackboneError(f"dim ({dim}) must be divisible by num_heads ({num_heads})")
+            raise BackboneError(
+                f"dim ({dim}) must be divisible by num_heads ({num_heads}); see "
+                "MODEL.DINAT.EMBED_DIM (doubled from stage to stage) and MODEL.DINAT.NUM_HEADS"
+            )
         if kernel_size < 1 or kernel_size % 2 == 0:
             raise BackboneError(
                 f"MODEL.DINAT.KERNEL_SIZE (kernel_size) must be odd and positive, got {kernel_size}"

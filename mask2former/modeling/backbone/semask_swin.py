@@ -9,6 +9,7 @@ from torch.utils.checkpoint import checkpoint
 
 from detectron2.modeling import BACKBONE_REGISTRY, ShapeSpec
 
+from ..errors import BackboneError
 from .semask_swin_blocks import SemanticLayer
 from .swin import BasicLayer, D2SwinTransformer, SwinTransformer
 
@@ -82,7 +83,7 @@ class SeMaskSwinTransformer(SwinTransformer):
             swin_options: the keywords of ``SwinTransformer``.
 
         Raises:
-            ValueError: ``num_sem_blocks`` below 1.
+            BackboneError: ``num_sem_blocks`` or ``sem_window_size`` below 1.
         """
         stage = partial(
             SemanticStage,
@@ -122,6 +123,12 @@ class D2SeMaskSwinTransformer(D2SwinTransformer, SeMaskSwinTransformer):
 
     @classmethod
     def from_config(cls, cfg, input_shape: ShapeSpec) -> dict:
+        if cfg.MODEL.META_ARCHITECTURE == "MaskFormer":
+            raise BackboneError(
+                "MODEL.BACKBONE.NAME D2SeMaskSwinTransformer gives class maps, which MaskFormer "
+                "does not take: set MODEL.META_ARCHITECTURE SeMaskMaskFormer and "
+                "MODEL.SEM_SEG_HEAD.NAME BranchMaskFormerHead"
+            )
         swin = cfg.MODEL.SWIN
         return super().from_config(cfg, input_shape) | {
             "num_classes": cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES,

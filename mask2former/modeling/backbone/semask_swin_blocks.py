@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..errors import BackboneError
 from .swin_blocks import window_partition, window_reverse
 
 # Dropout of the attended features; the published code has no key for it.
@@ -70,16 +71,18 @@ class SemanticLayer(nn.Module):
             num_blocks: attention blocks one after another.
 
         Raises:
-            ValueError: without a block there are no class scores to return.
+            BackboneError: without a block there are no class scores to return; no window.
         """
         super().__init__()
         if num_blocks < 1:
-            raise ValueError(
+            raise BackboneError(
                 f"MODEL.SWIN.NUM_SEM_BLOCKS is {num_blocks}, but SeMask needs at least 1; for a "
                 "Swin Transformer without semantic attention set MODEL.BACKBONE.NAME "
                 "D2SwinTransformer (with MODEL.META_ARCHITECTURE MaskFormer and "
                 "MODEL.SEM_SEG_HEAD.NAME MaskFormerHead)"
             )
+        if window_size is not None and window_size < 1:
+            raise BackboneError(f"MODEL.SWIN.SEM_WINDOW_SIZE is {window_size}, must be at least 1")
         self.window_size = window_size
         self.norm1 = nn.LayerNorm(dim)
         self.class_injection = nn.ModuleList(

@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 from detectron2.config import configurable
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone, ShapeSpec
 
+from ..errors import BackboneError
 from .swin_blocks import (
     Mlp,
     PatchEmbed,
@@ -147,19 +148,31 @@ class SwinTransformer(nn.Module):
             build_stage: makes each stage; called like ``BasicLayer``.
 
         Raises:
-            ValueError: if ``depths`` and ``num_heads`` differ in length, or a stage is unknown.
+            BackboneError: if ``depths`` and ``num_heads`` differ in length, heads do not divide
+                channels, a stage is unknown, or ``window_size`` is not positive.
         """
         super().__init__()
         if len(depths) != len(num_heads):
-            raise ValueError(
+            raise BackboneError(
                 f"MODEL.SWIN.DEPTHS {list(depths)} and MODEL.SWIN.NUM_HEADS {list(num_heads)} "
                 "must name the same number of stages"
             )
         if not out_indices or not all(0 <= i < len(depths) for i in out_indices):
-            raise ValueError(f"out_indices {list(out_indices)} not within {len(depths)} stages")
+            raise BackboneError(f"out_indices {list(out_indices)} not within {len(depths)} stages")
+        if window_size < 1:
+            raise BackboneError(f"MODEL.SWIN.WINDOW_SIZE is {window_size}, must be at least 1")
+        if not -1 <= frozen_stages <= len(depths) + 1:
+            raise BackboneError(
+                f"MODEL.SWIN.FROZEN_STAGES is {frozen_stages}, must be from -1 to {len(depths) + 1}"
+            )
         self.out_indices = tuple(sorted(out_indices))
         self.frozen_stages = frozen_stages
         self.num_features = [embed_dim * 2**i for i in range(len(depths))]
+        if any(dim % heads for dim, heads in zip(self.num_features, num_heads)):
+            raise BackboneError(
+                f"MODEL.SWIN.NUM_HEADS {list(num_heads)} must divide the channels of the stages, "
+                f"{self.num_features} (MODEL.SWIN.EMBED_DIM {embed_dim})"
+            )
 
         self.patch_embed = PatchEmbed(patch_size, in_chans, embed_dim, patch_norm)
         self.absolute_pos_embed = None
@@ -260,12 +273,12 @@ class D2SwinTransformer(SwinTransformer, Backbone):
             swin_options: the keywords of ``SwinTransformer`` except ``out_indices``.
 
         Raises:
-            ValueError: for an unknown feature name.
+            BackboneError: for an unknown feature name.
         """
         names = [f"res{i + 2}" for i in range(len(swin_options.get("depths", (2, 2, 6, 2))))]
         unknown = [name for name in out_features if name not in names]
         if unknown or not out_features:
-            raise ValueError(
+            raise BackboneError(
                 f"MODEL.SWIN.OUT_FEATURES {list(out_features)} must be chosen from {names}"
             )
         super().__init__(out_indices=[names.index(name) for name in out_features], **swin_options)

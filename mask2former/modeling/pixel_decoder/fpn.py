@@ -13,6 +13,7 @@ from detectron2.config import configurable
 from detectron2.layers import Conv2d, ShapeSpec, get_norm
 from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
 
+from ..errors import BackboneError
 from ..transformer_decoder.position_encoding import PositionEmbeddingSine
 from ..transformer_decoder.transformer import (
     TransformerEncoder,
@@ -52,15 +53,15 @@ def selected_features(cfg, input_shape: dict[str, ShapeSpec]) -> dict[str, Shape
     """The backbone features that ``MODEL.SEM_SEG_HEAD.IN_FEATURES`` names.
 
     Raises:
-        KeyError: if the backbone does not give one of them.
+        BackboneError: if the backbone does not give one of them.
     """
     names = cfg.MODEL.SEM_SEG_HEAD.IN_FEATURES
     missing = [name for name in names if name not in input_shape]
     if missing:
-        raise KeyError(
+        raise BackboneError(
             f"MODEL.SEM_SEG_HEAD.IN_FEATURES asks for {missing}, but the backbone "
             f"{cfg.MODEL.BACKBONE.NAME} gives {list(input_shape)}; see OUT_FEATURES in its own "
-            "section (MODEL.RESNETS, MODEL.SWIN, ...)"
+            "section (MODEL.RESNETS, MODEL.SWIN, ...; OUT_INDICES in MODEL.TIMM)"
         )
     return {name: shape for name, shape in input_shape.items() if name in names}
 

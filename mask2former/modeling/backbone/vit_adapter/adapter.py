@@ -68,8 +68,18 @@ class ViTAdapter(Backbone):
             freeze_encoder: the encoder neither learns nor drops.
 
         Raises:
-            BackboneError: groups of blocks that do not follow one another from 0 to ``depth - 1``.
+            BackboneError: groups of blocks that do not follow one another from 0 to ``depth - 1``,
+                heads that do not divide their channels, no norm.
         """
+        values = int(embed_dim * deform_ratio)
+        if values < 1 or embed_dim % deform_num_heads or values % deform_num_heads:
+            raise BackboneError(
+                f"MODEL.VIT_ADAPTER.DEFORM_NUM_HEADS ({deform_num_heads}) must divide the "
+                f"encoder's {embed_dim} channels and the {values} that "
+                f"MODEL.VIT_ADAPTER.DEFORM_RATIO {deform_ratio} leaves of them"
+            )
+        if not norm:
+            raise BackboneError("MODEL.VIT_ADAPTER.NORM is empty; choose SyncBN, BN or FrozenBN")
         self.interaction_indexes = _groups(interaction_indexes, depth)
         self.add_vit_feature = add_vit_feature
         self.with_cp = with_cp
@@ -207,11 +217,12 @@ def _groups(indexes: Sequence[Sequence[int]] | None, depth: int) -> list[tuple[i
             )
         borders = [round(i * depth / 4) for i in range(5)]
         return [(first, end - 1) for first, end in pairwise(borders)]
-    groups = [(group[0], group[-1]) for group in indexes]
+    # A number is no group.
+    groups = [(group[0], group[-1]) for group in indexes if isinstance(group, Sequence) and group]
     blocks = [block for first, last in groups for block in range(first, last + 1)]
-    if blocks != list(range(depth)):
+    if len(groups) < len(indexes) or blocks != list(range(depth)):
         raise BackboneError(
-            f"MODEL.VIT_ADAPTER.INTERACTION_INDEXES {[list(group) for group in indexes]} must cut "
+            f"MODEL.VIT_ADAPTER.INTERACTION_INDEXES {list(indexes)} must cut "
             f"the {depth} blocks of the encoder into groups [first, last]"
         )
     return groups

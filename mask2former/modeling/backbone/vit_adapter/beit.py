@@ -128,8 +128,8 @@ class Attention(nn.Module):
         rows, columns = height // h, width // w
         windows = qkv.reshape(batch, rows, h, columns, w, channels).transpose(2, 3)
         out = self._attend(windows.reshape(-1, h, w, channels))
-        out = out.view(batch, rows, columns, h, w, -1).transpose(2, 3)
-        return out.reshape(batch, height, width, -1)
+        out = out.view(batch, rows, columns, h, w, channels // 3).transpose(2, 3)
+        return out.reshape(batch, height, width, channels // 3)
 
     def _attend(self, qkv: Tensor) -> Tensor:
         """``[B, h, w, 3C] -> [B, h, w, C]``, every token with every other."""

@@ -54,13 +54,23 @@ class BEiTAdapter(ViTAdapter):
             adapter: the remaining keywords of ``ViTAdapter.add_adapter``.
 
         Raises:
-            BackboneError: another patch size, or lists that do not fit ``depth``.
+            BackboneError: another patch size, lists that do not fit ``depth``, or sizes that do not
+                fit each other.
         """
         super().__init__()
         if patch_size != PATCH:
             raise BackboneError(f"MODEL.VIT_ADAPTER.PATCH_SIZE is {patch_size}, must be {PATCH}")
         windowed = _one_a_block(window_attn, depth, "WINDOW_ATTN")
         window_sizes = _one_a_block(window_size, depth, "WINDOW_SIZE")
+        if min(window_sizes) < 1:
+            raise BackboneError(
+                f"MODEL.VIT_ADAPTER.WINDOW_SIZE {window_sizes}: sides must be at least 1"
+            )
+        if embed_dim % num_heads:
+            raise BackboneError(
+                f"MODEL.VIT_ADAPTER.EMBED_DIM ({embed_dim}) must be divisible by "
+                f"MODEL.VIT_ADAPTER.NUM_HEADS ({num_heads})"
+            )
         self.patch_embed = PatchEmbed(patch_size, in_chans, embed_dim)
         self.pos_embed = None
         if use_abs_pos_emb:
