@@ -1,8 +1,7 @@
 """The demo's model and drawing behind the class that user scripts import from the originals."""
 
-import multiprocessing as mp
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 import cv2
 import numpy as np
@@ -13,7 +12,7 @@ from detectron2.structures import Instances
 from detectron2.utils.video_visualizer import VideoVisualizer
 from detectron2.utils.visualizer import ColorMode
 from mask2former.data.drawable import for_drawing
-from mask2former.inference import Predictor, draw_predictions
+from mask2former.inference import AsyncPredictor, Predictor, draw_predictions
 from mask2former.inference.drawing import drawable_instances
 from mask2former.inference.tracking import ColorTracks
 
@@ -115,69 +114,3 @@ def _frames(video: cv2.VideoCapture) -> Iterator[np.ndarray]:
         if not success:
             return
         yield frame
-
-
-class AsyncPredictor:
-    """One :class:`Predictor` per GPU (one on CPU), each in its own process; results keep the order.
-
-    Args:
-        cfg: a complete config.
-        num_gpus: number of workers; default: one per visible GPU, at least one.
-    """
-
-    def __init__(self, cfg: CfgNode, num_gpus: int | None = None):
-        from detectron2.data import MetadataCatalog
-
-        gpus = torch.cuda.device_count() if num_gpus is None else num_gpus
-        self.metadata = MetadataCatalog.get((cfg.DATASETS.TEST or cfg.DATASETS.TRAIN)[0])
-        context = mp.get_context("spawn")
-        self._workers = []
-        for index in range(max(gpus, 1)):
-            mine = cfg.clone()
-            mine.defrost()
-            mine.MODEL.DEVICE = f"cuda:{index}" if gpus else "cpu"
-            inputs, outputs = context.Queue(maxsize=2), context.Queue()
-            process = context.Process(target=_serve, args=(mine, inputs, outputs), daemon=True)
-            process.start()
-            self._workers.append((process, inputs, outputs))
-
-    def __call__(self, image: np.ndarray) -> dict:
-        """Predicts on one image."""
-        return next(self.stream([image]))
-
-    def stream(self, images: Iterable[np.ndarray], batch_size: int = 1) -> Iterator[dict]:
-        """Hands images to the workers in turn and yields their outputs in order."""
-        del batch_size  # every worker takes single images
-        waiting: deque[int] = deque()
-        for position, image in enumerate(images):
-            worker = position % len(self._workers)
-            if len(waiting) >= 2 * len(self._workers):
-                yield self._result(waiting.popleft())
-            self._workers[worker][1].put(image)
-            waiting.append(worker)
-        while waiting:
-            yield self._result(waiting.popleft())
-
-    def _result(self, worker: int) -> dict:
-        result = self._workers[worker][2].get()
-        if isinstance(result, Exception):
-            raise result
-        return result
-
-    def shutdown(self) -> None:
-        """Ends the workers."""
-        for process, inputs, _ in self._workers:
-            inputs.put(None)
-            process.join()
-
-
-def _serve(cfg: CfgNode, inputs: mp.Queue, outputs: mp.Queue) -> None:
-    """A worker: builds the model, answers until it gets None."""
-    import mask2former  # noqa: F401 - registers models and datasets in this process
-
-    predictor = Predictor(cfg)
-    while (image := inputs.get()) is not None:
-        try:
-            outputs.put(predictor(image))
-        except (RuntimeError, ValueError) as error:  # reported where the result is awaited
-            outputs.put(error)
