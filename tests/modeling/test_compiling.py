@@ -97,7 +97,8 @@ def assert_same_segments(actual: dict, expected: dict) -> None:
     got, wanted = actual["instances"], expected["instances"]
     torch.testing.assert_close(got.scores, wanted.scores, rtol=0, atol=1e-6)
     assert torch.equal(got.pred_classes, wanted.pred_classes)
-    assert torch.equal(got.pred_masks, wanted.pred_masks)
+    # A graph may round otherwise: a pixel whose score is 0.5 to the last bit falls on either side.
+    assert (got.pred_masks != wanted.pred_masks).float().mean() <= 1e-5
     assert torch.equal(got.pred_boxes.tensor, wanted.pred_boxes.tensor)
 
 
