@@ -6,6 +6,7 @@
 #                   (BENCH_GPU_ARGS=--dry-run prints the commands)
 # make lint         ruff, formatting included
 # make install      only the virtual environment .venv
+# make help         this list
 SHELL  := /bin/bash
 PYTHON ?= python3
 VENV   ?= .venv
@@ -19,9 +20,12 @@ QUICKSTART_OUTPUT ?= output/quickstart
 
 OPS_SOURCES := $(wildcard mask2former/ops/csrc/*) build_ops.py
 
-.PHONY: install quickstart web test bench bench-gpu lint format clean
+.PHONY: install quickstart web test bench bench-gpu lint format clean help
 
 install: $(STAMP)
+
+help:
+	@sed -n '/^#/!q; s/^# \?//p' $(firstword $(MAKEFILE_LIST))
 
 # Reinstalled when what is installed changes: the pins, the packaging, or the kernels' sources.
 $(STAMP): requirements.txt pyproject.toml setup.py d2lite/d2lite_backend.py d2lite/finder.py $(OPS_SOURCES)
