@@ -12,6 +12,7 @@ from detectron2.modeling import BACKBONE_REGISTRY, Backbone, ShapeSpec
 
 from ..errors import BackboneError
 from .dinat_blocks import ConvDownsampler, ConvTokenizer, NATLayer, NeighborhoodAttention2D
+from .stages import StageFeatures
 
 __all__ = ["D2DiNAT", "DiNAT", "NATBlock", "NATLayer", "NeighborhoodAttention2D"]
 
@@ -203,8 +204,10 @@ def _initialise(module: nn.Module) -> None:
 
 
 @BACKBONE_REGISTRY.register()
-class D2DiNAT(DiNAT, Backbone):
+class D2DiNAT(StageFeatures, DiNAT, Backbone):
     """``DiNAT`` under ``MODEL.BACKBONE.NAME: D2DiNAT``."""
+
+    section = "MODEL.DINAT"
 
     @configurable
     def __init__(self, *, out_features: Sequence[str], **dinat_options) -> None:
@@ -216,16 +219,10 @@ class D2DiNAT(DiNAT, Backbone):
         Raises:
             BackboneError: for an unknown feature name.
         """
-        names = [f"res{i + 2}" for i in range(len(dinat_options.get("depths", (3, 4, 18, 5))))]
-        unknown = [name for name in out_features if name not in names]
-        if unknown or not out_features:
-            raise BackboneError(
-                f"MODEL.DINAT.OUT_FEATURES {list(out_features)} must be chosen from {names}"
-            )
-        super().__init__(out_indices=[names.index(name) for name in out_features], **dinat_options)
-        self._out_features = list(out_features)
-        self._out_feature_strides = {name: 4 * 2**i for i, name in enumerate(names)}
-        self._out_feature_channels = dict(zip(names, self.num_features))
+        depths = dinat_options.get("depths", (3, 4, 18, 5))
+        indices = self.stage_indices(out_features, len(depths))
+        super().__init__(out_indices=indices, **dinat_options)
+        self.declare_features(out_features, 4)
 
     @classmethod
     def from_config(cls, cfg, input_shape: ShapeSpec) -> dict:
@@ -248,27 +245,3 @@ class D2DiNAT(DiNAT, Backbone):
             "use_checkpoint": dinat.USE_CHECKPOINT,
             "out_features": dinat.OUT_FEATURES,
         }
-
-    def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """``[B, 3, H, W]`` to the features of ``out_features``; see ``DiNAT.forward``.
-
-        Raises:
-            ValueError: if ``x`` is not a batch of images.
-        """
-        if x.dim() != 4:
-            raise ValueError(f"expected images [B, C, H, W], got shape {tuple(x.shape)}")
-        return super().forward(x)
-
-    def output_shape(self) -> dict[str, ShapeSpec]:
-        """Channels and stride of every returned feature."""
-        return {
-            name: ShapeSpec(
-                channels=self._out_feature_channels[name], stride=self._out_feature_strides[name]
-            )
-            for name in self._out_features
-        }
-
-    @property
-    def size_divisibility(self) -> int:
-        """Image sides are padded to multiples of the coarsest stride."""
-        return 32

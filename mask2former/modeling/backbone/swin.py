@@ -13,6 +13,7 @@ from detectron2.config import configurable
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone, ShapeSpec
 
 from ..errors import BackboneError
+from .stages import StageFeatures
 from .swin_blocks import (
     Mlp,
     PatchEmbed,
@@ -259,11 +260,13 @@ class SwinTransformer(nn.Module):
 
 
 @BACKBONE_REGISTRY.register()
-class D2SwinTransformer(SwinTransformer, Backbone):
+class D2SwinTransformer(StageFeatures, SwinTransformer, Backbone):
     """``SwinTransformer`` under ``MODEL.BACKBONE.NAME: D2SwinTransformer``.
 
     Weights are expected from a checkpoint: only the position tables have Swin's own initialisation.
     """
+
+    section = "MODEL.SWIN"
 
     @configurable
     def __init__(self, *, out_features: Sequence[str], **swin_options) -> None:
@@ -275,18 +278,10 @@ class D2SwinTransformer(SwinTransformer, Backbone):
         Raises:
             BackboneError: for an unknown feature name.
         """
-        names = [f"res{i + 2}" for i in range(len(swin_options.get("depths", (2, 2, 6, 2))))]
-        unknown = [name for name in out_features if name not in names]
-        if unknown or not out_features:
-            raise BackboneError(
-                f"MODEL.SWIN.OUT_FEATURES {list(out_features)} must be chosen from {names}"
-            )
-        super().__init__(out_indices=[names.index(name) for name in out_features], **swin_options)
-        self._out_features = list(out_features)
-        self._out_feature_strides = {
-            name: self.patch_embed.patch_size * 2**i for i, name in enumerate(names)
-        }
-        self._out_feature_channels = dict(zip(names, self.num_features))
+        depths = swin_options.get("depths", (2, 2, 6, 2))
+        indices = self.stage_indices(out_features, len(depths))
+        super().__init__(out_indices=indices, **swin_options)
+        self.declare_features(out_features, self.patch_embed.patch_size)
 
     @classmethod
     def from_config(cls, cfg, input_shape: ShapeSpec) -> dict:
@@ -311,27 +306,3 @@ class D2SwinTransformer(SwinTransformer, Backbone):
             "frozen_stages": swin.FROZEN_STAGES,
             "out_features": swin.OUT_FEATURES,
         }
-
-    def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """``[B, 3, H, W]`` to the features of ``out_features``; see ``SwinTransformer.forward``.
-
-        Raises:
-            ValueError: if ``x`` is not a batch of images.
-        """
-        if x.dim() != 4:
-            raise ValueError(f"expected images [B, C, H, W], got shape {tuple(x.shape)}")
-        return super().forward(x)
-
-    def output_shape(self) -> dict[str, ShapeSpec]:
-        """Channels and stride of every returned feature."""
-        return {
-            name: ShapeSpec(
-                channels=self._out_feature_channels[name], stride=self._out_feature_strides[name]
-            )
-            for name in self._out_features
-        }
-
-    @property
-    def size_divisibility(self) -> int:
-        """Image sides are padded to multiples of the coarsest stride."""
-        return 32

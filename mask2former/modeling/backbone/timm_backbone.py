@@ -120,15 +120,6 @@ class TimmBackbone(Backbone):
             nn.Module.train(module, False)
         return self
 
-    def output_shape(self) -> dict[str, ShapeSpec]:
-        """Channels and stride of every returned feature."""
-        return {
-            name: ShapeSpec(
-                channels=self._out_feature_channels[name], stride=self._out_feature_strides[name]
-            )
-            for name in self._out_features
-        }
-
     @property
     def size_divisibility(self) -> int:
         """The coarsest stride."""

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from detectron2.layers import ShapeSpec, get_norm
+from detectron2.layers import get_norm
 from detectron2.modeling import Backbone
 
 from ...errors import BackboneError
@@ -84,7 +84,6 @@ class ViTAdapter(Backbone):
         self.add_vit_feature = add_vit_feature
         self.with_cp = with_cp
         self._encoder_modules: list[nn.Module | nn.Parameter] = []
-        self._embed_dim = embed_dim
         if freeze_encoder:
             self._freeze_encoder()
 
@@ -112,6 +111,8 @@ class ViTAdapter(Backbone):
             self.add_module(f"norm{i}", get_norm(norm, embed_dim))
         self._initialise()
         self._out_features = list(_STRIDES)
+        self._out_feature_strides = dict(_STRIDES)
+        self._out_feature_channels = dict.fromkeys(_STRIDES, embed_dim)
 
     def embed(self, images: Tensor) -> tuple[Tensor, Tensor | None, object]:
         """Images ``[B, 3, H, W]`` to patches ``[B, N, C]``, other tokens ``[B, P, C]``, context.
@@ -180,13 +181,6 @@ class ViTAdapter(Backbone):
         for module in self._encoder_modules:
             nn.Module.train(module, False)
         return self
-
-    def output_shape(self) -> dict[str, ShapeSpec]:
-        """Channels and stride of every feature."""
-        return {
-            name: ShapeSpec(channels=self._embed_dim, stride=_STRIDES[name])
-            for name in self._out_features
-        }
 
     @property
     def size_divisibility(self) -> int:
