@@ -15,8 +15,11 @@ from .attention import MultiheadAttention
 from .feed_forward import activation_function, feed_forward
 
 
-class TransformerEncoderLayer(nn.Module):
-    """Self-attention and feed-forward, each in a residual with a norm after (or before) it."""
+class _Layer(nn.Module):
+    """Attentions, then a feed-forward, each in a residual with a norm after (or before) it."""
+
+    #: Their names as modules, in order.
+    attentions: tuple[str, ...]
 
     def __init__(
         self,
@@ -27,17 +30,38 @@ class TransformerEncoderLayer(nn.Module):
         activation: str = "relu",
         normalize_before: bool = False,
     ) -> None:
+        """
+        Args:
+            d_model: channels C of the tokens.
+            nhead: heads of the attentions; divides C.
+            dim_feedforward: width of the feed-forward.
+            dropout: of attention weights, hidden features and the residuals.
+            activation: a name that ``activation_function`` knows.
+            normalize_before: norms before instead of after each sub-layer.
+        """
         super().__init__()
-        self.self_attn = MultiheadAttention(d_model, nhead, dropout=dropout)
+        # The order of parts is DETR's: optimizers and random initial values go by it.
+        for name in self.attentions:
+            self.add_module(name, MultiheadAttention(d_model, nhead, dropout=dropout))
         self.linear1 = nn.Linear(d_model, dim_feedforward)
         self.dropout = nn.Dropout(dropout)
         self.linear2 = nn.Linear(dim_feedforward, d_model)
-        self.norm1 = nn.LayerNorm(d_model)
-        self.norm2 = nn.LayerNorm(d_model)
-        self.dropout1 = nn.Dropout(dropout)
-        self.dropout2 = nn.Dropout(dropout)
+        parts = range(1, len(self.attentions) + 2)
+        for i in parts:
+            self.add_module(f"norm{i}", nn.LayerNorm(d_model))
+        for i in parts:
+            self.add_module(f"dropout{i}", nn.Dropout(dropout))
         self.activation = activation_function(activation)
         self.normalize_before = normalize_before
+
+    def _perceptron(self, x: Tensor) -> Tensor:
+        return feed_forward(x, self.linear1, self.activation, self.dropout, self.linear2)
+
+
+class TransformerEncoderLayer(_Layer):
+    """Self-attention and feed-forward."""
+
+    attentions = ("self_attn",)
 
     def forward(self, src: Tensor, pos: Tensor, attend: Tensor | None = None) -> Tensor:
         """``src`` and ``pos`` ``[B, L, C]``, ``attend`` as in the encoder, to ``[B, L, C]``."""
@@ -47,8 +71,7 @@ class TransformerEncoderLayer(nn.Module):
             return self.dropout1(self.self_attn(query, query, x, attend))
 
         def perceptron(x: Tensor) -> Tensor:
-            parts = self.linear1, self.activation, self.dropout, self.linear2
-            return self.dropout2(feed_forward(x, *parts))
+            return self.dropout2(self._perceptron(x))
 
         if self.normalize_before:
             src = src + self_attention(self.norm1(src))
@@ -57,32 +80,10 @@ class TransformerEncoderLayer(nn.Module):
         return self.norm2(src + perceptron(src))
 
 
-class TransformerDecoderLayer(nn.Module):
+class TransformerDecoderLayer(_Layer):
     """Self-attention of the queries, cross-attention to the memory, feed-forward."""
 
-    def __init__(
-        self,
-        d_model: int,
-        nhead: int,
-        dim_feedforward: int = 2048,
-        dropout: float = 0.1,
-        activation: str = "relu",
-        normalize_before: bool = False,
-    ) -> None:
-        super().__init__()
-        self.self_attn = MultiheadAttention(d_model, nhead, dropout=dropout)
-        self.multihead_attn = MultiheadAttention(d_model, nhead, dropout=dropout)
-        self.linear1 = nn.Linear(d_model, dim_feedforward)
-        self.dropout = nn.Dropout(dropout)
-        self.linear2 = nn.Linear(dim_feedforward, d_model)
-        self.norm1 = nn.LayerNorm(d_model)
-        self.norm2 = nn.LayerNorm(d_model)
-        self.norm3 = nn.LayerNorm(d_model)
-        self.dropout1 = nn.Dropout(dropout)
-        self.dropout2 = nn.Dropout(dropout)
-        self.dropout3 = nn.Dropout(dropout)
-        self.activation = activation_function(activation)
-        self.normalize_before = normalize_before
+    attentions = ("self_attn", "multihead_attn")
 
     def forward(
         self,
@@ -112,8 +113,7 @@ class TransformerDecoderLayer(nn.Module):
             return self.dropout2(self.multihead_attn(query, key, memory, attend))
 
         def perceptron(x: Tensor) -> Tensor:
-            parts = self.linear1, self.activation, self.dropout, self.linear2
-            return self.dropout3(feed_forward(x, *parts))
+            return self.dropout3(self._perceptron(x))
 
         if self.normalize_before:
             tgt = tgt + self_attention(self.norm1(tgt))
