@@ -159,3 +159,20 @@ def test_a_broken_cvat_outline_is_named(tmp_path, read):
     )
     with pytest.raises(CvatError, match=r"image a.png: a polygon with label p: .*finite"):
         read(FORMAT="cvat", ANNOTATIONS=str(tmp_path))
+
+
+def test_a_cvat_image_without_size_and_a_shape_without_label_are_left_out(tmp_path, read, caplog):
+    for name in "ab":
+        write_image(tmp_path / f"images/{name}.png")
+    polygon = '<polygon label="p" points="1,1;5,1;5,5"/>'
+    (tmp_path / "annotations.xml").write_text(
+        f'<annotations><image id="0" name="a.png" width="20">{polygon}</image>'
+        f'<image id="1" name="b.png" width="20" height="10">{polygon}<polygon points=""/></image>'
+        "</annotations>"
+    )
+    (record,) = read(FORMAT="cvat", ANNOTATIONS=str(tmp_path))
+    assert record["image_id"] == 1
+    assert len(record["annotations"]) == 1
+    assert "image a.png" in caplog.text
+    assert "no usable height" in caplog.text
+    assert "1 x no label" in caplog.text

@@ -93,7 +93,7 @@ def test_labels_are_those_of_the_task_without_parts_of_skeletons(tmp_path):
         ("<annotations><track id='0'/></annotations>", "video export"),
         ("<html/>", "root is not <annotations>"),
         ("<annotations><image", "no readable XML"),
-        ("<annotations><image id='0' name='a.jpg' width='3'/></annotations>", "image a.jpg"),
+        ("<annotations xmlns='http://x'/>", "its root has a namespace, .* remove xmlns"),
     ],
 )
 def test_files_that_cannot_be_used_are_explained(tmp_path, text, message):
@@ -101,6 +101,20 @@ def test_files_that_cannot_be_used_are_explained(tmp_path, text, message):
     file.write_text(text)
     with pytest.raises(CvatError, match=message):
         list(iterate_images(str(file)))
+
+
+def test_an_image_without_size_and_a_shape_without_label_cost_no_other(tmp_path):
+    file = tmp_path / "annotations.xml"
+    file.write_text(
+        "<annotations><image id='x' name='a.jpg' width='3'/><image/>"
+        "<image id='1' name='b.jpg' width='4' height='3'><box/><box label='p'/></image>"
+        "</annotations>"
+    )
+    first, second, third = iterate_images(str(file))
+    assert first.problem == "the annotation file gives no usable height"
+    assert second.problem.endswith("no usable name and width and height")
+    assert not third.problem
+    assert [shape.label for shape in third.shapes] == ["", "p"]
 
 
 def _xml(folder: Path, shapes: str, meta: str = "") -> str:

@@ -309,3 +309,19 @@ def test_a_video_export_is_refused(tmp_path):
     (task / "annotations.xml").write_text(text.replace("</annotations>", track))
     with pytest.raises(CvatError, match="is a video export"):
         pipeline(task, tmp_path / "out").run()
+
+
+def test_an_image_without_size_and_a_shape_without_label_cost_no_other(tmp_path):
+    task = write_task(tmp_path / "task", ["a.png", "b.png", "c.png"], {"c.png": "<box/>"})
+    file = task / "annotations.xml"
+    text = file.read_text().replace('name="a.png" width="30"', f'name="a.png">{HUMAN}', 1)
+    text = text.replace(f'>{HUMAN} height="24">', f' height="24">{HUMAN}')
+    file.write_text(text.replace("</annotations>", f"<image>{HUMAN}</image></annotations>"))
+    summary = pipeline(task, tmp_path / "out").run()
+    assert summary.failed.keys() == {"a.png"}
+    assert "width" in summary.failed["a.png"]
+    assert summary.missing == ["id -1"]
+    assert summary.merged.added == {"rail": 2, "post": 2}
+    written = (tmp_path / "out/annotations.xml").read_text()
+    assert written.count(HUMAN) == 2
+    assert "<box/>" in written

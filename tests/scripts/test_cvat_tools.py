@@ -56,6 +56,14 @@ def test_nothing_changed_is_all_accepted(proposed, tmp_path):
     assert report.total.to_json()["iou"] == 1.0
 
 
+def test_shapes_outside_their_image_count_nowhere(proposed, tmp_path):
+    outside = '<polygon label="rail" source="{}" points="90,90;99,90;99,99"/></image>'
+    file = tmp_path / "both.xml"
+    file.write_text(proposed.read_text().replace("</image>", outside.format("auto"), 1))
+    total = tool("cvat_report").compare(str(file), str(file)).total.to_json()
+    assert (total["accepted"], total["deleted"], total["added"]) == (5, 0, 0)
+
+
 def test_a_missing_file_is_one_line(proposed, capsys):
     assert tool("cvat_report").main([str(proposed), "gone.xml"]) == 2
     assert "no annotation file gone.xml" in capsys.readouterr().err

@@ -151,15 +151,11 @@ class NewShape:
         return f"<{self.kind}{head}>{body}\n{indent}</{self.kind}>".encode()
 
 
-def read_image(piece: bytes, path: str = "the file") -> CvatImage:
-    """Parses the piece of an image.
-
-    Raises:
-        CvatError: name, size or a shape's label is missing.
-    """
+def read_image(piece: bytes) -> CvatImage:
+    """Parses the piece of an image; what it lacks is empty, see `CvatImage`."""
     # The file was found well-formed as a whole; a piece may use prefixes that its root declares.
     parser = etree.XMLParser(resolve_entities=False, no_network=True, huge_tree=True, recover=True)
-    return image_of(etree.fromstring(piece, parser), path)
+    return image_of(etree.fromstring(piece, parser))
 
 
 def edit_image(

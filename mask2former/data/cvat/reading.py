@@ -28,7 +28,7 @@ class Shape:
 
     Attributes:
         kind: the element's name, one of `SHAPES`.
-        label: its class.
+        label: its class ("" where not given).
         source: "manual", "auto", "semi-auto", "file", ... ("" where not given).
         attributes: the element's XML attributes as written.
         values: its ``attribute`` children, name -> text.
@@ -102,7 +102,11 @@ def _plausible(points: np.ndarray) -> np.ndarray:
 
 @dataclass
 class CvatImage:
-    """One image element: ``name`` as written (may contain folders), size in pixels, shapes."""
+    """One image element: ``name`` as written (may contain folders), size in pixels, shapes.
+
+    An element without a usable name has ``name == ""``, one without a usable size 0 x 0: it can
+    be left out (see ``problem``) and costs no other.
+    """
 
     id: int
     name: str
@@ -112,12 +116,24 @@ class CvatImage:
     shapes: list[Shape]
     tags: list[str]
 
+    @property
+    def title(self) -> str:
+        """For messages: the name, or the id where there is none."""
+        return self.name or f"id {self.id}"
+
+    @property
+    def problem(self) -> str:
+        """Why nothing can be done with the image; "" where it can."""
+        wrong = [] if self.name else ["name"]
+        wrong += [k for k in ("width", "height") if getattr(self, k) < 1]
+        return f"the annotation file gives no usable {' and '.join(wrong)}" if wrong else ""
+
 
 def iterate_images(path: str) -> Iterator[CvatImage]:
     """Yields the image elements in the order of the file.
 
     Raises:
-        CvatError: no CVAT XML, a video export, or a broken element.
+        CvatError: no CVAT XML, or a video export.
         FileNotFoundError: there is no such file.
     """
     for event, element in parse(path, ("start", "end"), ("image", "track")):
@@ -127,37 +143,36 @@ def iterate_images(path: str) -> Iterator[CvatImage]:
                     f'{path} is a video export (tracks); export the task as "CVAT for images 1.1"'
                 )
         elif element.tag == "image" and event == "end":
-            yield image_of(element, path)
+            yield image_of(element)
             element.clear()
             while element.getprevious() is not None:
                 del element.getparent()[0]
 
 
-def image_of(element: etree._Element, path: str) -> CvatImage:
-    """What an image element says.
+def image_of(element: etree._Element) -> CvatImage:
+    """What an image element says; what is missing or broken is empty, see `CvatImage`."""
+    return CvatImage(
+        id=_whole(element, "id", -1),
+        name=element.get("name", ""),
+        width=_whole(element, "width", 0),
+        height=_whole(element, "height", 0),
+        subset=element.get("subset", ""),
+        shapes=[_shape(child) for child in element if child.tag in SHAPES],
+        tags=[child.get("label", "") for child in element.iterchildren("tag")],
+    )
 
-    Raises:
-        CvatError: name, size or a shape's label is missing or broken; names ``path`` and image.
-    """
+
+def _whole(element: etree._Element, key: str, otherwise: int) -> int:
     try:
-        return CvatImage(
-            id=int(element.get("id", -1)),
-            name=element.attrib["name"],
-            width=int(element.attrib["width"]),
-            height=int(element.attrib["height"]),
-            subset=element.get("subset", ""),
-            shapes=[_shape(child) for child in element if child.tag in SHAPES],
-            tags=[child.get("label", "") for child in element.iterchildren("tag")],
-        )
-    except (KeyError, ValueError) as error:
-        name = element.get("name", f"id {element.get('id')}")
-        raise CvatError(f"{path}: image {name}: missing or broken {error}") from error
+        return int(element.get(key, otherwise))
+    except ValueError:
+        return otherwise
 
 
 def _shape(element: etree._Element) -> Shape:
     return Shape(
         kind=element.tag,
-        label=element.attrib["label"],
+        label=element.get("label", ""),
         source=element.get("source", ""),
         attributes=dict(element.attrib),
         values={child.get("name", ""): child.text or "" for child in element.iter("attribute")},
@@ -176,8 +191,17 @@ def parse(path: str, events: tuple[str, ...], tags: tuple[str, ...]) -> Iterator
     root_seen = False
     try:
         for event, element in etree.iterparse(
-            path, events=events, tag=("annotations", *tags), resolve_entities=False, no_network=True
+            path,
+            events=events,
+            tag=("annotations", "{*}annotations", *tags),
+            resolve_entities=False,
+            no_network=True,
         ):
+            if element.tag.endswith("}annotations") and element.getparent() is None:
+                raise CvatError(
+                    f"{path}: its root has a namespace, which CVAT never writes; remove "
+                    'xmlns="..." from <annotations>'
+                )
             root_seen = root_seen or element.tag == "annotations"
             if not root_seen:
                 break

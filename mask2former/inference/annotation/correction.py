@@ -1,5 +1,6 @@
 """What people did to proposals: accepted, changed, deleted, added."""
 
+import logging
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,8 @@ from mask2former.data.cvat import Shape, iterate_images
 from mask2former.data.cvat.reading import CvatImage
 
 from .merging import AUTOMATIC, readable_pixels
+
+logger = logging.getLogger(__name__)
 
 OUTCOMES = ("accepted", "reshaped", "relabelled", "deleted", "added")
 
@@ -78,6 +81,7 @@ def compare(
     IoU of at least ``unchanged`` and one label is accepted; with another label it is relabelled;
     with an IoU of at least ``same`` it is reshaped. Proposals without a partner were deleted,
     shapes without one added. Shapes that people had drawn before are paired first and left out.
+    Shapes without a pixel in their image (points, lines, those outside it) count nowhere.
 
     Args:
         before, after: CVAT for images 1.1 files.
@@ -102,6 +106,11 @@ def compare(
         partner = corrected.pop(key, None)
         if partner is None:
             report.only_before.append(image.name)
+            continue
+        if image.problem or partner.problem:
+            logger.warning(
+                "image %s is left out: %s", image.title, image.problem or partner.problem
+            )
             continue
         report.images += 1
         _compare_image(image, partner, report, set(sources), same, unchanged)
@@ -148,7 +157,7 @@ class _Areas:
         self.shapes, self.coded = [], []
         for shape in shapes:
             pixels = readable_pixels(shape, image)
-            if pixels is not None:
+            if pixels is not None and pixels.any():
                 self.shapes.append(shape)
                 self.coded.append(mask_util.encode(np.asfortranarray(pixels, dtype=np.uint8)))
 

@@ -52,7 +52,8 @@ def read_work_list(annotations: Path, images: Path) -> tuple[list[WorkItem], lis
 
     Returns:
         the items in the order of the file; names without a file (or with an unsafe name); and the
-        number of image elements.
+        number of image elements. An element without a name has none of the files; one without a
+        size is an item that `load_image` refuses.
 
     Raises:
         CvatError: the file cannot be used.
@@ -63,7 +64,7 @@ def read_work_list(annotations: Path, images: Path) -> tuple[list[WorkItem], lis
     for number, element in enumerate(elements):
         file = find_image(images, element) if _is_safe(element.name) else None
         if file is None:
-            missing.append(element.name)
+            missing.append(element.title)
             continue
         key = element.name
         if key in repeated:
@@ -82,7 +83,7 @@ def _elements(annotations: Path) -> Iterator[CvatImage]:
         images += piece.is_image
         tracks = tracks or b"<track " in piece.data
         if piece.is_image:
-            element = read_element(piece.data, str(annotations))
+            element = read_element(piece.data)
             element.shapes = element.shapes[:1]  # of 100,000 images only this much is kept
             yield element
     if tracks and not images:
@@ -143,6 +144,11 @@ def load_image(item: WorkItem) -> np.ndarray:
     Raises:
         ImageProblem: it cannot be decoded, or has another size.
     """
+    if min(item.height, item.width) < 1:
+        raise ImageProblem(
+            "its element in the annotation file has no usable width and height: write them in, or "
+            "export the task again"
+        )
     try:
         image = read_image(str(item.file), "BGR")
     except DECODE_FAILURES as error:

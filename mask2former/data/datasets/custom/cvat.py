@@ -60,7 +60,7 @@ def register_cvat(spec: Spec) -> None:
 
 
 def _used_labels(path: str) -> list[str]:
-    used = {s.label: None for image in iterate_images(path) for s in image.shapes}
+    used = {s.label: None for image in iterate_images(path) for s in image.shapes if s.label}
     return sorted(used)
 
 
@@ -70,6 +70,11 @@ def _records(spec: Spec, path: str, images: Path, ids: dict[str, int]) -> list[d
     for image in iterate_images(path):
         if spec.split and image.subset and image.subset.lower() != spec.split.lower():
             continue
+        if image.problem:
+            logger.warning(
+                "%s: image %s of %s is left out: %s", spec.name, image.title, path, image.problem
+            )
+            continue
         file_name = find_image(images, image)
         if file_name is None:
             missing.append(image.name)
@@ -77,7 +82,7 @@ def _records(spec: Spec, path: str, images: Path, ids: dict[str, int]) -> list[d
         annotations = []
         for shape in image.shapes:
             if shape.label not in ids:
-                left_out[f"label {shape.label}"] += 1
+                left_out[f"label {shape.label}" if shape.label else "no label"] += 1
                 continue
             annotation = _annotation(shape, image, path)
             if annotation is None:
