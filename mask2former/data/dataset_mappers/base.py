@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from detectron2.config import configurable
 from detectron2.data import MetadataCatalog
 from detectron2.data import detection_utils as utils
 
-from .augmentations import resize_crop_flip
+from .augmentations import large_scale_jitter, resize_crop_flip
 from .reading import read_image
 
 logger = logging.getLogger(__name__)
@@ -48,6 +49,24 @@ class TrainingMapper:
             raise AssertionError(f"{type(self).__name__} should only be used for training!")
 
 
+class LargeScaleJitterMapper(TrainingMapper):
+    """Base of the COCO mappers with large-scale jitter: their config keys."""
+
+    @configurable
+    def __init__(self, is_train: bool = True, *, tfm_gens: list, image_format: str) -> None:
+        """See `TrainingMapper`; ``tfm_gens`` are the augmentations."""
+        super().__init__(is_train, augmentations=tfm_gens, image_format=image_format)
+
+    @classmethod
+    def from_config(cls, cfg, is_train: bool = True) -> dict[str, Any]:
+        """Reads INPUT.{IMAGE_SIZE, MIN_SCALE, MAX_SCALE, RANDOM_FLIP, FORMAT}."""
+        return {
+            "is_train": is_train,
+            "tfm_gens": large_scale_jitter(cfg, is_train),
+            "image_format": cfg.INPUT.FORMAT,
+        }
+
+
 class PaddingMapper(TrainingMapper):
     """Base of the mask_former_* mappers: their config keys and padding.
 
@@ -64,9 +83,10 @@ class PaddingMapper(TrainingMapper):
     # Whether the mapper chooses a box, and a ratio to resize by, before augmenting.
     samples_crops = False
 
+    @configurable
     def __init__(
         self,
-        is_train: bool,
+        is_train: bool = True,
         *,
         augmentations: list,
         image_format: str,
@@ -103,6 +123,23 @@ class PaddingMapper(TrainingMapper):
                 )
             arguments["ignore_label"] = ignore_label
         return arguments
+
+    def _require_labels(self, record: dict[str, Any], key: str, kind: str) -> None:
+        """Refuses a record that names no label file under ``key``, or has instance annotations.
+
+        Raises:
+            AssertionError: not training.
+            ValueError: otherwise.
+        """
+        self._require_training()
+        if key not in record:
+            raise ValueError(
+                f"Cannot find '{key}' for {kind} segmentation dataset {record.get('file_name')}"
+            )
+        if "annotations" in record:
+            raise ValueError(
+                f"{kind.capitalize()} segmentation dataset should not have 'annotations'."
+            )
 
 
 def _drops_vanished(cfg) -> bool:

@@ -5,13 +5,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from detectron2.config import configurable
 from detectron2.data import transforms as T
 from detectron2.structures import Boxes, Instances
 
 from .annotations import Segmentation, rasterise, transformed, usable_annotations
 from .augmentations import large_scale_jitter
-from .base import TrainingMapper
+from .base import LargeScaleJitterMapper
 from .lazy_augmentation import Augmented, augment, flatten
 from .masks import make_instances
 
@@ -19,7 +18,7 @@ build_transform_gen = large_scale_jitter  # the published name
 _MIN_BOX_SIDE = 1e-5  # detectron2's filter_empty_instances
 
 
-class COCOInstanceNewBaselineDatasetMapper(TrainingMapper):
+class COCOInstanceNewBaselineDatasetMapper(LargeScaleJitterMapper):
     """``INPUT.DATASET_MAPPER_NAME: coco_instance_lsj``.
 
     Adds ``image`` (uint8 [3, S, S]), ``padding_mask`` (bool [S, S]; no model reads it) and, if the
@@ -27,20 +26,6 @@ class COCOInstanceNewBaselineDatasetMapper(TrainingMapper):
     [N, S, S] of 0 and 1). Objects without area after the crop are removed. Unlike the published
     mapper it takes RLE and array masks as well as polygons, and images without usable objects.
     """
-
-    @configurable
-    def __init__(self, is_train: bool = True, *, tfm_gens: list, image_format: str) -> None:
-        """See `TrainingMapper`."""
-        super().__init__(is_train, augmentations=tfm_gens, image_format=image_format)
-
-    @classmethod
-    def from_config(cls, cfg, is_train: bool = True) -> dict[str, Any]:
-        """Reads INPUT.{IMAGE_SIZE, MIN_SCALE, MAX_SCALE, RANDOM_FLIP, FORMAT}."""
-        return {
-            "is_train": is_train,
-            "tfm_gens": large_scale_jitter(cfg, is_train),
-            "image_format": cfg.INPUT.FORMAT,
-        }
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
         """Maps one record.

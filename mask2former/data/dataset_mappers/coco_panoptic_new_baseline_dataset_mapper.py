@@ -2,11 +2,10 @@
 
 from typing import Any
 
-from detectron2.config import configurable
 from detectron2.structures import Boxes
 
 from .augmentations import large_scale_jitter
-from .base import TrainingMapper
+from .base import LargeScaleJitterMapper
 from .lazy_augmentation import augment
 from .masks import equality_masks, make_instances, number_segments, tight_boxes
 from .reading import read_panoptic_ids
@@ -14,27 +13,13 @@ from .reading import read_panoptic_ids
 build_transform_gen = large_scale_jitter  # the published name
 
 
-class COCOPanopticNewBaselineDatasetMapper(TrainingMapper):
+class COCOPanopticNewBaselineDatasetMapper(LargeScaleJitterMapper):
     """``INPUT.DATASET_MAPPER_NAME: coco_panoptic_lsj``.
 
     Adds ``image`` (uint8 [3, S, S]) and, if the record names a panoptic map, ``instances`` with
     ``gt_classes``, ``gt_masks`` (bool [N, S, S]) and tight ``gt_boxes`` of the segments that are no
     crowd. A segment that was cut away keeps an empty mask and a box of zeros.
     """
-
-    @configurable
-    def __init__(self, is_train: bool = True, *, tfm_gens: list, image_format: str) -> None:
-        """See `TrainingMapper`."""
-        super().__init__(is_train, augmentations=tfm_gens, image_format=image_format)
-
-    @classmethod
-    def from_config(cls, cfg, is_train: bool = True) -> dict[str, Any]:
-        """Reads INPUT.{IMAGE_SIZE, MIN_SCALE, MAX_SCALE, RANDOM_FLIP, FORMAT}."""
-        return {
-            "is_train": is_train,
-            "tfm_gens": large_scale_jitter(cfg, is_train),
-            "image_format": cfg.INPUT.FORMAT,
-        }
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
         """Maps one record."""

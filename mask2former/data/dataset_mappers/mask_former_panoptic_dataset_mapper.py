@@ -4,8 +4,6 @@ from typing import Any
 
 import torch
 
-from detectron2.config import configurable
-
 from .base import PaddingMapper
 from .lazy_augmentation import augment
 from .masks import (
@@ -26,29 +24,9 @@ class MaskFormerPanopticDatasetMapper(PaddingMapper):
     Adds ``image`` (uint8 [3, H, W]), ``sem_seg`` (int64 [H, W], if the record names a map) and
     ``instances``: ``gt_classes`` and ``gt_masks`` (bool [N, H, W]) of the segments that are no
     crowd, in their order. A segment that the crop cut away keeps an empty mask; with
-    ``drop_vanished`` segments with at most one visible pixel go (Mask2Former-IBS).
+    ``drop_vanished`` segments with at most one visible pixel go (Mask2Former-IBS). Made from a
+    config or by the keywords of `PaddingMapper`.
     """
-
-    @configurable
-    def __init__(
-        self,
-        is_train: bool = True,
-        *,
-        augmentations: list,
-        image_format: str,
-        ignore_label: int,
-        size_divisibility: int,
-        drop_vanished: bool = False,
-    ) -> None:
-        """See `PaddingMapper`."""
-        super().__init__(
-            is_train,
-            augmentations=augmentations,
-            image_format=image_format,
-            ignore_label=ignore_label,
-            size_divisibility=size_divisibility,
-            drop_vanished=drop_vanished,
-        )
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
         """Maps one record.
@@ -57,14 +35,7 @@ class MaskFormerPanopticDatasetMapper(PaddingMapper):
             AssertionError: not training.
             ValueError: no ``pan_seg_file_name``, or ``annotations`` in the record.
         """
-        self._require_training()
-        if "pan_seg_file_name" not in dataset_dict:
-            raise ValueError(
-                "Cannot find 'pan_seg_file_name' for panoptic segmentation dataset "
-                f"{dataset_dict.get('file_name')}"
-            )
-        if "annotations" in dataset_dict:
-            raise ValueError("Panoptic segmentation dataset should not have 'annotations'.")
+        self._require_labels(dataset_dict, "pan_seg_file_name", "panoptic")
         return self._map(dataset_dict)
 
     def _map(self, dataset_dict: dict[str, Any], **hints: Any) -> dict[str, Any]:

@@ -52,14 +52,7 @@ class MaskFormerSemanticDatasetMapper(PaddingMapper):
             AssertionError: not training.
             ValueError: no ``sem_seg_file_name``, or ``annotations`` in the record.
         """
-        self._require_training()
-        if "sem_seg_file_name" not in dataset_dict:
-            raise ValueError(
-                "Cannot find 'sem_seg_file_name' for semantic segmentation dataset "
-                f"{dataset_dict.get('file_name')}"
-            )
-        if "annotations" in dataset_dict:
-            raise ValueError("Semantic segmentation dataset should not have 'annotations'.")
+        self._require_labels(dataset_dict, "sem_seg_file_name", "semantic")
         record, image = self._start(dataset_dict)
         labels = read_label_map(record.pop("sem_seg_file_name"), image.shape[:2])
         view = augment(self.tfm_gens, image, labels)

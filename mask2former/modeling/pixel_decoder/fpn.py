@@ -66,6 +66,21 @@ def selected_features(cfg, input_shape: dict[str, ShapeSpec]) -> dict[str, Shape
     return {name: shape for name, shape in input_shape.items() if name in names}
 
 
+def pyramid_options(cfg, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
+    """The keywords of every pixel decoder, from ``MODEL.SEM_SEG_HEAD``.
+
+    Raises:
+        BackboneError: see ``selected_features``.
+    """
+    head = cfg.MODEL.SEM_SEG_HEAD
+    return {
+        "input_shape": selected_features(cfg, input_shape),
+        "conv_dim": head.CONVS_DIM,
+        "mask_dim": head.MASK_DIM,
+        "norm": head.NORM,
+    }
+
+
 def features_by_stride(input_shape: dict[str, ShapeSpec]) -> dict[str, ShapeSpec]:
     """The same features, finest first."""
     return dict(sorted(input_shape.items(), key=lambda item: item[1].stride))
@@ -130,13 +145,7 @@ class BasePixelDecoder(nn.Module):
 
     @classmethod
     def from_config(cls, cfg, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
-        head = cfg.MODEL.SEM_SEG_HEAD
-        return {
-            "input_shape": selected_features(cfg, input_shape),
-            "conv_dim": head.CONVS_DIM,
-            "mask_dim": head.MASK_DIM,
-            "norm": head.NORM,
-        }
+        return pyramid_options(cfg, input_shape)
 
     def forward_features(self, features: dict[str, Tensor]) -> PixelDecoderOutput:
         """Backbone maps ``[B, C_i, H / s_i, W / s_i]`` to the ``PixelDecoderOutput``."""

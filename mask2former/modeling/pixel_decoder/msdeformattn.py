@@ -29,7 +29,7 @@ from .fpn import (  # noqa: F401 - build_pixel_decoder is published here, too
     features_by_stride,
     lateral_conv,
     output_conv,
-    selected_features,
+    pyramid_options,
 )
 from .ms_deform_attn import MSDeformAttn
 
@@ -245,10 +245,7 @@ class MSDeformAttnPixelDecoder(nn.Module):
     def from_config(cls, cfg, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
         head = cfg.MODEL.SEM_SEG_HEAD
         return {
-            "input_shape": selected_features(cfg, input_shape),
-            "conv_dim": head.CONVS_DIM,
-            "mask_dim": head.MASK_DIM,
-            "norm": head.NORM,
+            **pyramid_options(cfg, input_shape),
             "transformer_dropout": cfg.MODEL.MASK_FORMER.DROPOUT,
             "transformer_nheads": cfg.MODEL.MASK_FORMER.NHEADS,
             # Published as a constant; MASK_FORMER.DIM_FEEDFORWARD is the decoder's.
