@@ -4,13 +4,18 @@ import json
 import logging
 
 import numpy as np
+import pycocotools.mask as mask_util
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from mask2former.data.cvat import CvatError
 from mask2former.data.datasets.custom import CustomDatasetError, register_custom_datasets
+from mask2former.data.datasets.custom.coco_file import first_problem
 
 SQUARE = [1, 1, 5, 1, 5, 5, 1, 5]
 
@@ -77,11 +82,35 @@ def coco(tmp_path, read):
             lambda c, a: a.update(segmentation={"size": [10, 20], "counts": [0, 16]}),
             "add up to 16, its image has 200",
         ),
+        (
+            lambda c, a: a.update(segmentation={"size": [10, 20], "counts": [0, 201, -1]}),
+            "negative",
+        ),
+        (lambda c, a: a.update(segmentation={"size": [10, 20], "counts": "Qn"}), "cut off"),
+        (lambda c, a: a.update(segmentation={"size": [10, 20], "counts": "~~"}), "cut off or"),
+        (lambda c, a: a.update(segmentation={"size": [10, 20], "counts": "55"}), "add up to 10"),
+        (lambda c, a: a.update(segmentation={"size": [10, 20]}), "neither a list"),
+        (lambda c, a: a.update(segmentation=[["1", *SQUARE[1:]]]), "no numbers"),
     ],
 )
 def test_a_wrong_coco_file_is_refused_with_the_place(coco, change, message):
     with pytest.raises(CustomDatasetError, match=rf"ANNOTATIONS .*train\.json: .*{message}"):
         coco(change)
+
+
+@given(
+    arrays(np.uint8, st.tuples(st.integers(1, 12), st.integers(1, 90)), elements=st.integers(0, 1))
+)
+def test_compressed_run_lengths_are_read_as_pycocotools_does(mask):
+    coded = mask_util.encode(np.asfortranarray(mask))
+    annotation = {"id": 1, "image_id": 1, "category_id": 1}
+    annotation["segmentation"] = {"size": coded["size"], "counts": coded["counts"].decode()}
+    image = {"id": 1, "file_name": "a", "height": mask.shape[0], "width": mask.shape[1]}
+    content = {"images": [image], "categories": [{"id": 1, "name": "p"}]}
+    assert first_problem({**content, "annotations": [annotation]}) is None
+    image["width"] += 1
+    annotation["segmentation"]["size"][1] += 1
+    assert "add up to" in first_problem({**content, "annotations": [annotation]})
 
 
 def test_a_missing_box_is_that_of_the_mask(coco):

@@ -269,3 +269,18 @@ def test_objects_without_a_mask_do_not_stop_the_samples(tmp_path):
     doctor = tool()
     assert doctor.main([str(tmp_path / "set"), "--output", str(tmp_path / "out")]) == 0
     assert (tmp_path / "out/samples.jpg").exists()
+
+
+def test_every_mistake_of_a_coco_file_is_found_at_once(tmp_path):
+    content = coco(tmp_path, images=4)
+    first, second, third, fourth = content["annotations"]
+    first["category_id"] = 9
+    second["id"] = 1
+    third["segmentation"] = {"size": [24, 32], "counts": "~~~"}
+    del fourth["image_id"], content["images"][0]["height"]
+    write(tmp_path, content)
+    findings = examine(tmp_path).findings
+    codes = ("unknown-category", "repeated-id", "broken-mask", "missing-key")
+    assert [findings[code].count for code in codes] == [1, 1, 1, 2]
+    assert all(findings[code].severity == Severity.ERROR for code in codes)
+    assert "annotation 3 of image 2" in findings["broken-mask"].examples[0]

@@ -17,6 +17,7 @@ from mask2former.data.datasets.custom import CustomDatasetError, Spec
 from mask2former.data.datasets.custom.registration import FORMATS
 
 from .annotations import RecordCounts, check_instances, check_panoptic, check_semantic
+from .coco_file import check_coco_file
 from .detect import Candidate
 from .findings import Findings, Severity
 from .images import ImageFacts, look_at
@@ -73,13 +74,14 @@ def survey(candidate: Candidate, *, progress: bool = True) -> Survey:
             FORMATS[spec.format](spec)
             split.records = DatasetCatalog.get(name)
         except (CustomDatasetError, ValueError, KeyError, OSError, AssertionError) as error:
-            result.findings.add(
-                "cannot-be-read",
-                Severity.ERROR,
-                f"the {role} annotations cannot be read",
-                "mend what the example says",
-                str(error).replace(f"DATASETS.CUSTOM.{name}.", ""),
-            )
+            if not check_coco_file(entry, result.findings):
+                result.findings.add(
+                    "cannot-be-read",
+                    Severity.ERROR,
+                    f"the {role} annotations cannot be read",
+                    "mend what the example says",
+                    str(error).replace(f"DATASETS.CUSTOM.{name}.", ""),
+                )
             continue
         metadata = MetadataCatalog.get(name)
         key = "thing_classes" if candidate.task == "instance" else "stuff_classes"
