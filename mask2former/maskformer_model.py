@@ -14,11 +14,8 @@ from detectron2.modeling import META_ARCH_REGISTRY, build_backbone, build_sem_se
 from detectron2.modeling.backbone import Backbone
 from detectron2.structures import ImageList, Instances
 
-from .modeling.criterion import SetCriterion
-from .modeling.ibs import build_intra_batch_supervision
-from .modeling.matcher import HungarianMatcher
+from .modeling.build_criterion import build_criterion
 from .modeling.postprocessing import Frame, Settings, segment
-from .modeling.semantic_maps import SemanticMapLoss
 
 
 @META_ARCH_REGISTRY.register()
@@ -275,44 +272,6 @@ class MaskFormer(nn.Module):
         return frozenset(things.values())
 
 
-def build_criterion(cfg) -> SetCriterion:
-    """The criterion of a config: the loss weights also weigh the matching costs (section 3.3)."""
-    mask_former = cfg.MODEL.MASK_FORMER
-    matcher = HungarianMatcher(
-        cost_class=mask_former.CLASS_WEIGHT,
-        cost_mask=mask_former.MASK_WEIGHT,
-        cost_dice=mask_former.DICE_WEIGHT,
-        num_points=mask_former.TRAIN_NUM_POINTS,
-    )
-    weights = {
-        "loss_ce": mask_former.CLASS_WEIGHT,
-        "loss_mask": mask_former.MASK_WEIGHT,
-        "loss_dice": mask_former.DICE_WEIGHT,
-    }
-    if cfg.MODEL.META_ARCHITECTURE == "SeMaskMaskFormer":
-        weights["loss_cate"] = mask_former.CATE_WEIGHT
-    if mask_former.APPLY_IBS:
-        weights["loss_mask_ibs"] = mask_former.IBS_WEIGHT
-    if mask_former.DEEP_SUPERVISION:
-        auxiliary = range(mask_former.DEC_LAYERS - 1)
-        weights |= {f"{name}_{i}": w for i in auxiliary for name, w in list(weights.items())}
-    criterion = SetCriterion(
-        cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES,
-        matcher=matcher,
-        weight_dict=weights,
-        eos_coef=mask_former.NO_OBJECT_WEIGHT,
-        losses=["labels", "masks"],
-        num_points=mask_former.TRAIN_NUM_POINTS,
-        oversample_ratio=mask_former.OVERSAMPLE_RATIO,
-        importance_sample_ratio=mask_former.IMPORTANCE_SAMPLE_RATIO,
-    )
-    if "loss_cate" in weights:
-        criterion.add_loss("cate", SemanticMapLoss(cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE))
-    if "loss_mask_ibs" in weights:
-        criterion.add_loss("ibs", build_intra_batch_supervision(cfg, criterion.uncertain_points))
-    return criterion
-
-
 def unpaired(batched_inputs: list[dict]) -> list[dict]:
     """Crop sampling's pairs one by one: item 0's sample 0 and 1, item 1's sample 0, ... [IBS]."""
     if not any("image" not in item and 0 in item for item in batched_inputs):
@@ -321,6 +280,11 @@ def unpaired(batched_inputs: list[dict]) -> list[dict]:
 
 
 def ground_truth(batched_inputs: list[dict]) -> list[Instances]:
+    """The ``instances`` of every input.
+
+    Raises:
+        KeyError: an input has none.
+    """
     missing = [i for i, record in enumerate(batched_inputs) if "instances" not in record]
     if missing:
         raise KeyError(

@@ -12,38 +12,20 @@ from detectron2.projects.point_rend.point_features import (
 )
 from detectron2.utils import comm
 
+from .mask_losses import dice_loss, dice_loss_jit, sigmoid_ce_loss, sigmoid_ce_loss_jit
 from .mask_predictions import at_least_float32, matched_mask_logits
 from .matcher import Pairs, matches_layers_together
 from .point_sampling import sample_masks
 from .targets import PackedTargets
 
-
-def dice_loss(inputs: Tensor, targets: Tensor, num_masks: float | Tensor) -> Tensor:
-    """Dice loss smoothed by 1, summed over masks and divided by ``num_masks``.
-
-    Args:
-        inputs: logits [N, P].
-        targets: values in [0, 1], [N, P].
-        num_masks: the divisor.
-    """
-    probs = inputs.sigmoid()
-    overlap = 2 * (probs * targets).sum(-1)
-    loss = 1 - (overlap + 1) / (probs.sum(-1) + targets.sum(-1) + 1)
-    return loss.sum() / num_masks
-
-
-def sigmoid_ce_loss(inputs: Tensor, targets: Tensor, num_masks: float | Tensor) -> Tensor:
-    """Binary cross entropy averaged over points, summed over masks, divided by ``num_masks``.
-
-    Args: as for :func:`dice_loss`.
-    """
-    loss = F.binary_cross_entropy_with_logits(inputs, targets, reduction="none")
-    return loss.mean(1).sum() / num_masks
-
-
-# Published names; TorchScript brings nothing here any more.
-dice_loss_jit = dice_loss
-sigmoid_ce_loss_jit = sigmoid_ce_loss
+__all__ = [
+    "SetCriterion",
+    "calculate_uncertainty",
+    "dice_loss",
+    "dice_loss_jit",
+    "sigmoid_ce_loss",
+    "sigmoid_ce_loss_jit",
+]
 
 
 def calculate_uncertainty(logits: Tensor) -> Tensor:

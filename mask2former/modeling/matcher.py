@@ -11,6 +11,12 @@ from detectron2.projects.point_rend.point_features import point_sample
 
 from .assignment import Pairs, assign, layer_name, linear_sum_assignment
 from .image_products import products_by_image
+from .mask_losses import (
+    batch_dice_loss,
+    batch_dice_loss_jit,
+    batch_sigmoid_ce_loss,
+    batch_sigmoid_ce_loss_jit,
+)
 from .mask_predictions import at_least_float32, mask_logits_at
 from .point_sampling import sample_masks
 from .targets import PackedTargets
@@ -31,42 +37,6 @@ logger = logging.getLogger(__name__)
 # Predictions whose costs are made at once on a CPU, where that is when training needs most memory
 # and fewer lose no time. On a GPU all are: fewer, larger kernels.
 LAYERS_AT_ONCE = 2
-
-
-def batch_dice_loss(inputs: Tensor, targets: Tensor) -> Tensor:
-    """Dice loss of every prediction against every target, smoothed by 1.
-
-    Args:
-        inputs: logits [..., Q, P].
-        targets: values in [0, 1], [..., G, P].
-
-    Returns:
-        [..., Q, G] in [0, 1].
-    """
-    probs = inputs.sigmoid()
-    overlap = 2 * probs @ targets.mT
-    total = probs.sum(-1, keepdim=True) + targets.sum(-1)[..., None, :]
-    return 1 - (overlap + 1) / (total + 1)
-
-
-def batch_sigmoid_ce_loss(inputs: Tensor, targets: Tensor) -> Tensor:
-    """Mean binary cross entropy of every prediction against every target.
-
-    Args:
-        inputs: logits [..., Q, P].
-        targets: values in [0, 1], [..., G, P].
-
-    Returns:
-        [..., Q, G].
-    """
-    # -t log s(x) - (1 - t) log(1 - s(x)) = softplus(x) - t x: one product instead of two.
-    as_background = F.softplus(inputs).sum(-1, keepdim=True)
-    return (as_background - inputs @ targets.mT) / inputs.shape[-1]
-
-
-# Published names; TorchScript brings nothing here any more.
-batch_dice_loss_jit = batch_dice_loss
-batch_sigmoid_ce_loss_jit = batch_sigmoid_ce_loss
 
 
 class HungarianMatcher(nn.Module):
