@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from detectron2.config import configurable
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone, ShapeSpec
@@ -15,12 +14,12 @@ from detectron2.modeling import BACKBONE_REGISTRY, Backbone, ShapeSpec
 from ..errors import BackboneError
 from .stages import StageFeatures
 from .swin_blocks import (
+    BasicLayer,
     Mlp,
     PatchEmbed,
     PatchMerging,
     SwinTransformerBlock,
     WindowAttention,
-    shifted_window_mask,
     window_partition,
     window_reverse,
 )
@@ -37,76 +36,6 @@ __all__ = [
     "window_partition",
     "window_reverse",
 ]
-
-
-class BasicLayer(nn.Module):
-    """One stage: blocks with straight and shifted windows in turn, then maybe a patch merging."""
-
-    def __init__(
-        self,
-        dim: int,
-        depth: int,
-        num_heads: int,
-        *,
-        window_size: int,
-        drop_path: Sequence[float],
-        downsample: bool,
-        use_checkpoint: bool = False,
-        **block_options,
-    ) -> None:
-        """
-        Args:
-            drop_path: stochastic depth rate of each of the ``depth`` blocks.
-            downsample: whether the stage ends with a ``PatchMerging``.
-            use_checkpoint: recompute the blocks in the backward pass instead of keeping them.
-            block_options: the remaining keywords of ``SwinTransformerBlock``.
-        """
-        super().__init__()
-        self.window_size = window_size
-        self.shift_size = window_size // 2
-        self.use_checkpoint = use_checkpoint
-        self.blocks = nn.ModuleList(
-            SwinTransformerBlock(
-                dim,
-                num_heads,
-                window_size=window_size,
-                shift_size=0 if i % 2 == 0 else self.shift_size,
-                drop_path=drop_path[i],
-                **block_options,
-            )
-            for i in range(depth)
-        )
-        self.downsample = PatchMerging(dim) if downsample else None
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """
-        Args:
-            x: ``[B, H, W, C]``.
-
-        Returns:
-            The stage's output ``[B, H, W, C]`` and the next stage's input,
-            ``[B, H / 2, W / 2, 2 C]`` (the same tensor in the last stage).
-        """
-        x = self.run_blocks(x)
-        return x, x if self.downsample is None else self.downsample(x)
-
-    def run_blocks(self, x: Tensor) -> Tensor:
-        """``[B, H, W, C] -> [B, H, W, C]``, without the patch merging."""
-        mask = self._shift_mask(x) if len(self.blocks) > 1 else None
-        for block in self.blocks:
-            if self.use_checkpoint and self.training:
-                x = checkpoint(block, x, mask, use_reentrant=False)
-            else:
-                x = block(x, mask)
-        return x
-
-    def _shift_mask(self, x: Tensor) -> Tensor:
-        """``[nW, N, N]``, shared by all shifted blocks of the stage."""
-        rows = -(-x.shape[1] // self.window_size)
-        columns = -(-x.shape[2] // self.window_size)
-        return shifted_window_mask(
-            rows, columns, self.window_size, self.shift_size, dtype=x.dtype, device=x.device
-        )
 
 
 class SwinTransformer(nn.Module):

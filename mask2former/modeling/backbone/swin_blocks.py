@@ -1,4 +1,4 @@
-"""The parts of a Swin Transformer (Liu et al., ICCV 2021): windows, block, merging.
+"""The parts of a Swin Transformer (Liu et al., ICCV 2021): windows, block, merging, stage.
 
 Tokens travel as ``[B, H, W, C]`` maps. Parameter names are those of the published code.
 """
@@ -6,11 +6,12 @@ Tokens travel as ``[B, H, W, C]`` maps. Parameter names are those of the publish
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from .swin_attention import WindowAttention
 
@@ -221,3 +222,73 @@ class PatchEmbed(nn.Module):
         x = F.pad(x, (0, -width % self.patch_size, 0, -height % self.patch_size))
         x = self.proj(x).permute(0, 2, 3, 1)
         return x if self.norm is None else self.norm(x)
+
+
+class BasicLayer(nn.Module):
+    """One stage: blocks with straight and shifted windows in turn, then maybe a patch merging."""
+
+    def __init__(
+        self,
+        dim: int,
+        depth: int,
+        num_heads: int,
+        *,
+        window_size: int,
+        drop_path: Sequence[float],
+        downsample: bool,
+        use_checkpoint: bool = False,
+        **block_options,
+    ) -> None:
+        """
+        Args:
+            drop_path: stochastic depth rate of each of the ``depth`` blocks.
+            downsample: whether the stage ends with a ``PatchMerging``.
+            use_checkpoint: recompute the blocks in the backward pass instead of keeping them.
+            block_options: the remaining keywords of ``SwinTransformerBlock``.
+        """
+        super().__init__()
+        self.window_size = window_size
+        self.shift_size = window_size // 2
+        self.use_checkpoint = use_checkpoint
+        self.blocks = nn.ModuleList(
+            SwinTransformerBlock(
+                dim,
+                num_heads,
+                window_size=window_size,
+                shift_size=0 if i % 2 == 0 else self.shift_size,
+                drop_path=drop_path[i],
+                **block_options,
+            )
+            for i in range(depth)
+        )
+        self.downsample = PatchMerging(dim) if downsample else None
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """
+        Args:
+            x: ``[B, H, W, C]``.
+
+        Returns:
+            The stage's output ``[B, H, W, C]`` and the next stage's input,
+            ``[B, H / 2, W / 2, 2 C]`` (the same tensor in the last stage).
+        """
+        x = self.run_blocks(x)
+        return x, x if self.downsample is None else self.downsample(x)
+
+    def run_blocks(self, x: Tensor) -> Tensor:
+        """``[B, H, W, C] -> [B, H, W, C]``, without the patch merging."""
+        mask = self._shift_mask(x) if len(self.blocks) > 1 else None
+        for block in self.blocks:
+            if self.use_checkpoint and self.training:
+                x = checkpoint(block, x, mask, use_reentrant=False)
+            else:
+                x = block(x, mask)
+        return x
+
+    def _shift_mask(self, x: Tensor) -> Tensor:
+        """``[nW, N, N]``, shared by all shifted blocks of the stage."""
+        rows = -(-x.shape[1] // self.window_size)
+        columns = -(-x.shape[2] // self.window_size)
+        return shifted_window_mask(
+            rows, columns, self.window_size, self.shift_size, dtype=x.dtype, device=x.device
+        )
