@@ -189,6 +189,13 @@ def test_relative_box_modes_are_refused():
         BoxMode.convert([0, 0, 1, 1], BoxMode.XYXY_REL, BoxMode.XYXY_ABS)
 
 
+def test_upright_boxes_become_rotated_ones_without_angle():
+    flat = BoxMode.convert([2, 3, 4, 2], BoxMode.XYWH_ABS, BoxMode.XYWHA_ABS)
+    assert flat == [4, 4, 4, 2, 0]
+    many = BoxMode.convert(np.array([[0.0, 0.0, 3.0, 1.0]]), BoxMode.XYWH_ABS, BoxMode.XYWHA_ABS)
+    assert many.tolist() == [[1.5, 0.5, 3.0, 1.0, 0.0]]
+
+
 def test_rotated_box_becomes_its_upright_hull():
     hull = BoxMode.convert([5.0, 5.0, 4.0, 2.0, 90.0], BoxMode.XYWHA_ABS, BoxMode.XYXY_ABS)
     assert hull == pytest.approx([4, 3, 6, 7], abs=1e-5)

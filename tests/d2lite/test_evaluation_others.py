@@ -8,6 +8,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from parity_cases import ROOT
 from PIL import Image
 
 from detectron2.data import MetadataCatalog
@@ -17,6 +18,7 @@ from detectron2.evaluation import (
     COCOPanopticEvaluator,
     LVISEvaluator,
 )
+from detectron2.evaluation._panoptic_quality import pq_compute
 from detectron2.structures import Boxes, Instances
 
 
@@ -86,11 +88,66 @@ def test_panoptic_labels_without_segments_are_split(metadata):
     assert [s["category_id"] for s in prediction["segments_info"]] == [11, 22]
 
 
-def test_panoptic_evaluation_says_what_to_install(metadata, nothing_installed):
-    evaluator = COCOPanopticEvaluator(metadata.name)
+def test_panoptic_quality_without_panopticapi_has_its_numbers(nothing_installed, tmp_path):
+    case = ROOT / "panoptic_quality"
+    expected = json.loads((case / "expected.json").read_text())["results"]
+    content = json.loads((case / "gt.json").read_text())
+    ids = {bool(c["isthing"]): {} for c in content["categories"]}
+    for category in content["categories"]:
+        ids[bool(category["isthing"])][category["id"]] = category["id"]
+    MetadataCatalog.get("eval_pq_set").set(
+        thing_dataset_id_to_contiguous_id=ids[True],
+        stuff_dataset_id_to_contiguous_id=ids[False],
+        panoptic_json=str(case / "gt.json"),
+        panoptic_root=str(case / "gt"),
+    )
+    try:
+        evaluator = COCOPanopticEvaluator("eval_pq_set", str(tmp_path))
+    finally:
+        MetadataCatalog.remove("eval_pq_set")
     evaluator.reset()
-    with pytest.raises(ModuleNotFoundError, match=r"pip install.*panopticapi"):
-        evaluator.evaluate()
+    for pred in json.loads((case / "pred.json").read_text())["annotations"]:
+        rgb = np.asarray(Image.open(case / "pred" / pred["file_name"])).astype(np.int64)
+        seg = torch.from_numpy(rgb @ np.array([1, 256, 65536]))
+        record = {"file_name": pred["file_name"], "image_id": pred["image_id"]}
+        evaluator.process([record], [{"panoptic_seg": (seg, pred["segments_info"])}])
+    results = evaluator.evaluate()["panoptic_seg"]
+    for group, suffix in (("All", ""), ("Things", "_th"), ("Stuff", "_st")):
+        for name in ("pq", "sq", "rq"):
+            value = 100 * expected[group][name]
+            assert results[name.upper() + suffix] == pytest.approx(value, abs=1e-9)
+
+
+def test_panoptic_quality_refuses_predictions_that_contradict_themselves(tmp_path):
+    def write(name, rgb, **content):
+        (tmp_path / name).mkdir()
+        Image.fromarray(rgb).save(tmp_path / name / "a.png")
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+        return str(tmp_path / f"{name}.json")
+
+    segment = {"id": 1, "category_id": 3, "area": 4, "iscrowd": 0}
+    picture = np.zeros((2, 2, 3), np.uint8)
+    picture[..., 0] = 1
+    entry = {"image_id": 9, "file_name": "a.png"}
+    truth = write(
+        "gt",
+        picture,
+        categories=[{"id": 3, "isthing": 1}],
+        annotations=[{**entry, "segments_info": [segment]}],
+    )
+    folders = (str(tmp_path / "gt"), str(tmp_path / "gt"))
+    for k, (infos, message) in enumerate(
+        [
+            ([], "Image 9: segment 1 is in the PNG and not"),
+            ([{**segment}, {**segment, "id": 2}], "Image 9: segment 2 is in segments_info and not"),
+            ([{**segment, "category_id": 4}], "unknown category_id 4"),
+        ]
+    ):
+        path = write(f"p{k}", picture, annotations=[{**entry, "segments_info": infos}])
+        with pytest.raises(KeyError, match=message):
+            pq_compute(truth, path, *folders)
+    with pytest.raises(ValueError, match="no prediction for the image with id 9"):
+        pq_compute(truth, write("none", picture, annotations=[]), *folders)
 
 
 def test_lvis_says_what_to_install(metadata, nothing_installed):

@@ -50,7 +50,7 @@ class BoxMode(IntEnum):
 
         Raises:
             AssertionError: a relative mode, or a wrong number of values.
-            NotImplementedError: a conversion other than XYXY <-> XYWH, or XYWHA -> XYXY.
+            NotImplementedError: a conversion other than XYXY <-> XYWH, XYWHA -> XYXY, XYWH -> XYWHA.
         """
         if from_mode == to_mode:
             return box
@@ -75,6 +75,10 @@ class BoxMode(IntEnum):
             array[..., 2:4] -= array[..., 0:2]
         elif (from_mode, to_mode) == (BoxMode.XYWH_ABS, BoxMode.XYXY_ABS):
             array[..., 2:4] += array[..., 0:2]
+        elif (from_mode, to_mode) == (BoxMode.XYWH_ABS, BoxMode.XYWHA_ABS):
+            center = array[..., 0:2].double() + array[..., 2:4].double() / 2
+            parts = (center, array[..., 2:4], torch.zeros_like(center[..., :1]))
+            array = torch.cat(parts, dim=-1).to(array.dtype)
         else:
             raise NotImplementedError(
                 f"Conversion from {from_mode!r} to {to_mode!r} is not supported"
