@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mask2former.modeling.backbone.swin_attention import biased_attention
+from mask2former.modeling.backbone.swin_attention import WindowAttention, biased_attention
 from mask2former.ops import use_implementation
 
 
@@ -45,3 +45,18 @@ def test_the_reference_is_pytorchs(monkeypatch):
         assert biased_attention(q, k, v, bias, 0.0, 0.5) == "PyTorch's"
     with torch.no_grad():
         assert biased_attention(q, k, v, bias, 0.0, 0.5) == "PyTorch's"
+
+
+def test_an_empty_batch_of_masked_windows_is_empty():
+    attention = WindowAttention(8, (2, 2), 2)
+    x = torch.zeros(0, 4, 8, requires_grad=True)
+    output = attention(x, torch.zeros(3, 4, 4))
+    output.sum().backward()
+    assert output.shape == x.grad.shape == (0, 4, 8)
+
+
+@pytest.mark.filterwarnings("ignore")  # torch.jit is deprecated; Python ints in a trace
+def test_a_trace_made_while_gradients_are_on_passes_its_check():
+    attention, x = WindowAttention(8, (2, 2), 2), torch.randn(3, 4, 8)
+    traced = torch.jit.trace(attention, x)
+    torch.testing.assert_close(traced(x), attention(x))

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from detectron2.config import configurable
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone, ShapeSpec
+from mask2former.ops import checkpoint
 
 from ..errors import BackboneError
 from .dinat_blocks import ConvDownsampler, ConvTokenizer, NATLayer, NeighborhoodAttention2D
@@ -58,7 +58,7 @@ class NATBlock(nn.Module):
         """
         for block in self.blocks:
             if self.use_checkpoint and self.training:
-                x = checkpoint(block, x, use_reentrant=False)
+                x = checkpoint(block, x)
             else:
                 x = block(x)
         return x, x if self.downsample is None else self.downsample(x)

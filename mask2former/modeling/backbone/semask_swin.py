@@ -5,9 +5,9 @@ from __future__ import annotations
 from functools import partial
 
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from detectron2.modeling import BACKBONE_REGISTRY, ShapeSpec
+from mask2former.ops import checkpoint
 
 from ..errors import BackboneError
 from .semask_swin_blocks import SemanticLayer
@@ -63,7 +63,7 @@ class SemanticStage(BasicLayer):
         """
         x = self.run_blocks(x)
         if self.use_checkpoint and self.training:
-            x, scores = checkpoint(self.semantic_layer, x, use_reentrant=False)
+            x, scores = checkpoint(self.semantic_layer, x)
         else:
             x, scores = self.semantic_layer(x)
         return x, x if self.downsample is None else self.downsample(x), scores

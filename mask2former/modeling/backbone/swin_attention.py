@@ -60,7 +60,7 @@ class WindowAttention(nn.Module):
         bias = self.position_bias()[None]  # [1, heads, N, N]
         if mask is not None:
             bias = bias + mask[:, None].to(bias.dtype)  # [nW, heads, N, N]
-            if len(x) > len(mask):
+            if len(x) != len(mask):  # more, or an empty batch
                 bias = bias.repeat(len(x) // len(mask), 1, 1, 1)
         dropout = self.attn_drop if self.training else 0.0
         x = biased_attention(q, k, v, bias, dropout, self.scale)
@@ -89,7 +89,8 @@ def biased_attention(
     Returns:
         ``[B, heads, N, D]``.
     """
-    learns = torch.is_grad_enabled() and bias.requires_grad
+    # (torch.jit.trace checks a trace without gradients, which must be the same graph.)
+    learns = torch.is_grad_enabled() and bias.requires_grad and not torch.jit.is_tracing()
     if q.device.type != "cpu" or not learns or wants_reference():
         return F.scaled_dot_product_attention(
             q, k, v, attn_mask=bias, dropout_p=dropout, scale=scale

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+
+from mask2former.ops import checkpoint
 
 from .swin_attention import WindowAttention
 
@@ -280,7 +281,7 @@ class BasicLayer(nn.Module):
         mask = self._shift_mask(x) if len(self.blocks) > 1 else None
         for block in self.blocks:
             if self.use_checkpoint and self.training:
-                x = checkpoint(block, x, mask, use_reentrant=False)
+                x = checkpoint(block, x, mask)
             else:
                 x = block(x, mask)
         return x

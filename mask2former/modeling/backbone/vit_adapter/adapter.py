@@ -9,10 +9,10 @@ from itertools import pairwise
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from detectron2.layers import get_norm
 from detectron2.modeling import Backbone
+from mask2former.ops import checkpoint
 
 from ...errors import BackboneError
 from ...pixel_decoder.ms_deform_attn import MSDeformAttn
@@ -172,7 +172,7 @@ class ViTAdapter(Backbone):
     def recompute(self, module: Callable, *arguments) -> Tensor:
         """Calls ``module``, in training without keeping its activations if so configured."""
         if self.with_cp and self.training:
-            return checkpoint(module, *arguments, use_reentrant=False)
+            return checkpoint(module, *arguments)
         return module(*arguments)
 
     def train(self, mode: bool = True) -> ViTAdapter:
