@@ -29,6 +29,7 @@ import mask2former  # noqa: F401 - registers models and datasets
 from detectron2.config import CfgNode
 from detectron2.data.detection_utils import read_image
 from detectron2.utils.logger import setup_logger
+from mask2former.data.dataset_mappers.reading import depth_warning
 from mask2former.engine.errors import USER_ERRORS, message_of
 from mask2former.engine.setup import load_config
 
@@ -114,6 +115,8 @@ def run_on_images(demo: VisualizationDemo, args: argparse.Namespace) -> int:
             for path in paths[start : start + args.batch_size]:
                 try:
                     images[path] = read_image(str(path), format="BGR")
+                    if warning := depth_warning(str(path)):
+                        logger.warning(warning)
                 except (OSError, ValueError) as error:
                     unreadable.append(path)
                     logger.error("%s: left out, cannot be read: %s", path, error)

@@ -205,3 +205,15 @@ def test_a_cvat_image_without_size_and_a_shape_without_label_are_left_out(tmp_pa
     assert "image a.png" in caplog.text
     assert "no usable height" in caplog.text
     assert "1 x no label" in caplog.text
+
+
+@pytest.mark.parametrize("depth, warned", [(np.uint8, False), (np.uint16, True)])
+def test_deep_grey_images_are_named_once(tmp_path, read, caplog, depth, warned):
+    (tmp_path / "images").mkdir()
+    Image.fromarray(np.full((10, 20), 200, depth)).save(tmp_path / "images/a.png")
+    (tmp_path / "annotations.xml").write_text(
+        '<annotations><image id="0" name="a.png" width="20" height="10">'
+        '<polygon label="p" points="1,1;5,1;5,5"/></image></annotations>'
+    )
+    assert len(read(FORMAT="cvat", ANNOTATIONS=str(tmp_path))) == 1
+    assert caplog.text.count("cut off to white; convert such images to 8 bits") == warned

@@ -325,3 +325,12 @@ def test_an_image_without_size_and_a_shape_without_label_cost_no_other(tmp_path)
     written = (tmp_path / "out/annotations.xml").read_text()
     assert written.count(HUMAN) == 2
     assert "<box/>" in written
+
+
+def test_a_deep_grey_image_is_named_with_the_remedy(tmp_path, caplog):
+    task = write_task(tmp_path / "task", ["a.png", "b.png"])
+    Image.fromarray(np.full((24, 30), 3000, np.uint16)).save(task / "images/b.png")
+    pipeline(task, tmp_path / "out").run()
+    (warning,) = [r.getMessage() for r in caplog.records if "more than 8 bits" in r.getMessage()]
+    assert "b.png" in warning
+    assert "convert such images" in warning

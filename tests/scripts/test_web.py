@@ -276,3 +276,9 @@ def test_an_image_of_one_row_is_not_enlarged_beyond_memory(segment, tmp_path):
     Image.new("RGB", (3000, 1), (200, 30, 30)).save(tmp_path / "row.png")
     overlay = segment(tmp_path / "row.png", "panoptic")[0]
     assert Image.open(overlay).size == (3000, 1)
+
+
+def test_a_deep_grey_image_is_named_on_the_page(segment, tmp_path):
+    Image.fromarray(np.full((40, 50), 3000, np.uint16)).save(tmp_path / "deep.png")
+    _, legend, *_ = segment(tmp_path / "deep.png")
+    assert "deep.png has more than 8 bits a pixel" in legend

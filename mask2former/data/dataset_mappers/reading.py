@@ -20,6 +20,36 @@ DECODE_FAILURES = (
 )
 
 
+# Formats that hold one channel of more than 8 bits. The data sets' JPEGs are not looked at.
+_DEEP_SUFFIXES = (".jp2", ".pgm", ".png", ".ppm", ".tif", ".tiff")
+
+
+def depth_warning(file_name: str) -> str:
+    """What is lost of a grey image of more than 8 bits; "" of any other file.
+
+    Pillow, and with it detectron2's ``read_image``, cuts values above 255 off in training and in
+    prediction alike. (Colour images of 16 bits are scaled.) Only the file's head is read.
+    """
+    if not file_name.lower().endswith(_DEEP_SUFFIXES):
+        return ""
+    try:
+        with Image.open(file_name) as image:
+            mode = image.mode
+    except (*DECODE_FAILURES, ValueError):
+        return ""  # who reads the file says so
+    if not is_deep(mode):
+        return ""
+    return (
+        f"{file_name} has more than 8 bits a pixel ({mode}): everything above 255 is cut off to "
+        "white; convert such images to 8 bits, with one scaling for training and prediction"
+    )
+
+
+def is_deep(mode: str) -> bool:
+    """Whether values of Pillow's mode are cut off when it is converted to 8 bits."""
+    return mode.startswith(("I", "F"))
+
+
 class ImageDecodeError(RuntimeError):
     """An image file is missing or broken; the message names it.
 

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from mask2former.data.dataset_mappers.reading import is_deep
 from mask2former.data.datasets.custom import CustomDatasetError, Spec
 from mask2former.data.datasets.custom.registration import FORMATS
 
@@ -187,12 +188,12 @@ def _check_image(record: dict[str, Any], image: ImageFacts, findings: Findings) 
             "nothing to do here; other tools may not turn them",
             name,
         )
-    if image.mode.startswith(("I", "F")):
+    if is_deep(image.mode):
         findings.add(
             "deep-image",
             Severity.WARNING,
-            "images of more than 8 bits a channel",
-            "convert them to 8 bits with a scaling of your choice; they are cut off otherwise",
+            "grey images of more than 8 bits; values above 255 are cut off to white",
+            "convert them to 8 bits with one scaling of your choice, those to predict on too",
             f"{name}: {image.mode}",
         )
     elif image.mode in ("RGBA", "LA", "CMYK", "YCCK", "PA"):

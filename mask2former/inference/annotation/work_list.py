@@ -13,7 +13,7 @@ from detectron2.data.detection_utils import read_image
 from mask2former.data.cvat.document import read_image as read_element
 from mask2former.data.cvat.document import split_document
 from mask2former.data.cvat.reading import CvatError, CvatImage
-from mask2former.data.dataset_mappers.reading import DECODE_FAILURES
+from mask2former.data.dataset_mappers.reading import DECODE_FAILURES, depth_warning
 from mask2former.data.datasets.custom.cvat import find_image
 
 logger = logging.getLogger(__name__)
@@ -153,6 +153,8 @@ def load_image(item: WorkItem) -> np.ndarray:
         image = read_image(str(item.file), "BGR")
     except DECODE_FAILURES as error:
         raise ImageProblem(f"cannot be decoded: {error}") from error
+    if warning := depth_warning(str(item.file)):
+        logger.warning(warning)
     wanted = (item.height, item.width)
     if image.shape[:2] != wanted:
         plain = cv2.imread(str(item.file), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)

@@ -33,6 +33,7 @@ class Result:
         proposals: what is shown, best first where there are scores.
         colors: class -> RGB.
         labels: classes that could have been found.
+        note: what else people should know about it.
     """
 
     image: np.ndarray
@@ -43,6 +44,7 @@ class Result:
     colors: Mapping[str, Sequence[int]]
     labels: Sequence[str]
     model_name: str = ""
+    note: str = ""
 
     @property
     def summary(self) -> str:
@@ -52,7 +54,8 @@ class Result:
         kind = {"instance": "object", "panoptic": "segment", "semantic": "region"}[self.task]
         found = f"{count or 'no'} {kind}{'' if count == 1 else 's'}"
         hint = "" if count or self.task == "semantic" else " (try a lower threshold)"
-        return f"{self.name}, {width} x {height} pixels: {found}{hint}"
+        note = f". {self.note}" if self.note else ""
+        return f"{self.name}, {width} x {height} pixels: {found}{hint}{note}"
 
     def overlay(self, opacity: float) -> np.ndarray:
         """The segments drawn over the image, uint8 RGB; a whole multiple of the image's size."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from detectron2.data.detection_utils import read_image
-from mask2former.data.dataset_mappers.reading import DECODE_FAILURES
+from mask2former.data.dataset_mappers.reading import DECODE_FAILURES, depth_warning
 from mask2former.inference import Predictor
 from mask2former.inference.annotation import Proposal, ProposalOptions, proposals_of
 from mask2former.inference.annotation.drawing import label_colors
@@ -95,6 +95,7 @@ class Segmenter:
             colors=self.colors,
             labels=self.labels(task),
             model_name=self.model_name,
+            note=depth_warning(str(file)).replace(str(file), name),
         )
 
     def _predict(self, image: Any, threshold: float) -> _Found:

@@ -7,6 +7,7 @@ from dataclasses import fields
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from ...dataset_mappers.reading import depth_warning
 from ..declare import replace_metadata
 from ..register_crop_sampling import register_crop_sampling
 from .coco import register_coco_instance, register_coco_panoptic
@@ -66,6 +67,7 @@ def register_custom_datasets(
         try:
             FORMATS[spec.format](spec)
             _keep_part(spec)
+            _warn_of_deep_images(spec)
         except CustomDatasetError as error:
             if need_files:
                 raise
@@ -95,6 +97,23 @@ def _keep_part(spec: Spec) -> None:
     DatasetCatalog.register(spec.name, of_part)
     if hasattr(metadata, "json_file"):
         del metadata.json_file  # the whole file's ground truth
+
+
+def _warn_of_deep_images(spec: Spec) -> None:
+    load = DatasetCatalog.pop(spec.name)
+    warned = False
+
+    def with_warning() -> list[dict]:
+        nonlocal warned
+        records = load()
+        if not warned:
+            warnings = [w for w in (depth_warning(r["file_name"]) for r in records) if w]
+            if warnings:
+                logger.warning("%s: %d images, e.g. %s", spec.name, len(warnings), warnings[0])
+            warned = True
+        return records
+
+    DatasetCatalog.register(spec.name, with_warning)
 
 
 def _register_names(spec: Spec) -> None:
