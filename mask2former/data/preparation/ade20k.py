@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..catalogs import load_table
+from .ade20k_classes import instance_categories, instance_rows
 from .command import Options
 from .errors import PreparationError
 from .files import (
@@ -19,7 +20,6 @@ from .files import (
     image_size,
     is_complete,
     need,
-    read_json,
     read_labels,
     save_image,
     save_json,
@@ -38,9 +38,6 @@ _INSTANCES = (
     "Download annotations_instance.tar (http://sceneparsing.csail.mit.edu/data/"
     "ChallengeData2017/annotations_instance.tar) and unpack it in ADEChallengeData2016."
 )
-# Where Mask2Former ships them, relative to the working directory.
-CATEGORIES_FILE = Path("datasets/ade20k_instance_imgCatIds.json")
-MAPPING_FILE = Path("datasets/ade20k_instance_catid_mapping.txt")
 
 
 def write_semantic(split: str, options: Options) -> None:
@@ -195,7 +192,7 @@ def write_instances(split: str, options: Options) -> None:
     annotations = [a for entry in results for a in entry["annotations"]]
     content = {
         "images": [entry["image"] for entry in results],
-        "categories": _instance_rows(category_of),
+        "categories": instance_rows(category_of),
         "annotations": [{"id": i, **a} for i, a in enumerate(annotations, start=1)],
     }
     save_json(summary, content)
@@ -224,52 +221,6 @@ def _instances_of_image(
     ]
     entry = {"id": stem, "file_name": image.name, "width": width, "height": height}
     return stem, {"image": entry, "annotations": annotations}
-
-
-def instance_categories() -> dict[int, int]:
-    """Instance class 1..100 -> scene-parsing class 0..149.
-
-    A mapping file at the place where Mask2Former ships it is used; else the class table, which
-    says the same.
-
-    Raises:
-        PreparationError: the file is no such mapping.
-    """
-    rows = load_table("ade20k_instance")
-    if not MAPPING_FILE.exists():
-        return {i: row["id"] for i, row in enumerate(rows, start=1)}
-    mapping = {}
-    # One line of heading; some classes have several lines, one for each class of the full set.
-    for line in MAPPING_FILE.read_text().splitlines()[1:]:
-        fields = line.split()
-        if not fields:
-            continue
-        if len(fields) != 3 or not all(f.isdigit() for f in fields):
-            raise PreparationError(
-                f'{MAPPING_FILE.absolute()}: "{line}" is not three numbers; remove the file to '
-                "use the built-in mapping"
-            )
-        mapping[int(fields[0])] = int(fields[1]) - 1
-    if sorted(mapping) != list(range(1, len(rows) + 1)):
-        raise PreparationError(
-            f"{MAPPING_FILE.absolute()} does not map the classes 1..{len(rows)}; remove the file "
-            "to use the built-in mapping"
-        )
-    return mapping
-
-
-def _instance_rows(category_of: Mapping[int, int]) -> list[dict[str, Any]]:
-    """``categories`` of the instance file, with names from the published file where it lies."""
-    if not CATEGORIES_FILE.exists():
-        return [{"id": row["id"], "name": row["name"]} for row in load_table("ade20k_instance")]
-    try:
-        rows = read_json(CATEGORIES_FILE)["categories"]
-        return [{**row, "id": category_of[row["id"]]} for row in rows]
-    except (KeyError, TypeError) as error:
-        raise PreparationError(
-            f"{CATEGORIES_FILE.absolute()} has no categories 1..100 ({error!r}); remove the file "
-            "to use the built-in names"
-        ) from error
 
 
 def _images(folder: Path, split: str) -> dict[str, Path]:
