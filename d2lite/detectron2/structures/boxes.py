@@ -50,7 +50,7 @@ class BoxMode(IntEnum):
 
         Raises:
             AssertionError: a relative mode, or a wrong number of values.
-            NotImplementedError: a conversion other than XYXY <-> XYWH, XYWHA -> XYXY, XYWH -> XYWHA.
+            NotImplementedError: not XYXY <-> XYWH, XYWHA -> XYXY or XYWH -> XYWHA.
         """
         if from_mode == to_mode:
             return box
