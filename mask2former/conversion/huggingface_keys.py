@@ -13,7 +13,7 @@ import re
 from torch import Tensor
 
 from .key_map import KeyMap, Rule
-from .torchvision_resnet import from_detectron2, to_detectron2
+from .torchvision_resnet import to_detectron2
 
 _E = "model.pixel_level_module.encoder."
 _D = "model.pixel_level_module.decoder."
@@ -170,8 +170,3 @@ def file_name(name: str) -> str:
 def timm_to_resnet(name: str) -> str:
     """Our name of a parameter of a timm ResNet inside the Hugging Face model."""
     return _B + to_detectron2(name.removeprefix(TIMM_PREFIX))
-
-
-def resnet_to_timm(name: str) -> str:
-    """The inverse of :func:`timm_to_resnet`."""
-    return TIMM_PREFIX + from_detectron2(name.removeprefix(_B))

@@ -237,16 +237,8 @@ def build_detection_train_loader(
     Returns:
         iterable of batches: lists of ``total_batch_size / processes`` mapped records.
     """
-    if isinstance(dataset, list):
-        dataset = DatasetFromList(dataset, copy=False)
-    if mapper is not None:
-        dataset = MapDataset(dataset, mapper)
-    if isinstance(dataset, torchdata.IterableDataset):
-        if sampler is not None:
-            raise AssertionError("sampler must be None if dataset is IterableDataset")
-    elif sampler is None:
-        sampler = TrainingSampler(len(dataset))
-    elif not isinstance(sampler, torchdata.Sampler):
+    dataset, sampler = _mapped_and_sampled(dataset, mapper, sampler, TrainingSampler)
+    if sampler is not None and not isinstance(sampler, torchdata.Sampler):
         raise AssertionError(f"Expect a torch Sampler but got {type(sampler).__name__}")
     return build_batch_data_loader(
         dataset,
@@ -301,15 +293,7 @@ def build_detection_test_loader(
     Returns:
         DataLoader; its ``len`` is the number of batches of this process.
     """
-    if isinstance(dataset, list):
-        dataset = DatasetFromList(dataset, copy=False)
-    if mapper is not None:
-        dataset = MapDataset(dataset, mapper)
-    if isinstance(dataset, torchdata.IterableDataset):
-        if sampler is not None:
-            raise AssertionError("sampler must be None if dataset is IterableDataset")
-    elif sampler is None:
-        sampler = InferenceSampler(len(dataset))
+    dataset, sampler = _mapped_and_sampled(dataset, mapper, sampler, InferenceSampler)
     return torchdata.DataLoader(
         dataset,
         batch_size=batch_size,
@@ -318,6 +302,24 @@ def build_detection_test_loader(
         num_workers=num_workers,
         collate_fn=collate_fn or trivial_batch_collator,
     )
+
+
+def _mapped_and_sampled(
+    dataset: Any,
+    mapper: Callable | None,
+    sampler: torchdata.Sampler | None,
+    default: Callable[[int], torchdata.Sampler],
+) -> tuple[torchdata.Dataset, torchdata.Sampler | None]:
+    """Mapped records, and the sampler of their indices; an iterable dataset has none."""
+    if isinstance(dataset, list):
+        dataset = DatasetFromList(dataset, copy=False)
+    if mapper is not None:
+        dataset = MapDataset(dataset, mapper)
+    if isinstance(dataset, torchdata.IterableDataset):
+        if sampler is not None:
+            raise AssertionError("sampler must be None if dataset is IterableDataset")
+        return dataset, None
+    return dataset, default(len(dataset)) if sampler is None else sampler
 
 
 def trivial_batch_collator(batch: list) -> list:

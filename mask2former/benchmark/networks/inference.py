@@ -18,7 +18,6 @@ from .setting import Setting
 from .trained_like import trained_like
 
 OURS, REFERENCE, TRANSFORMERS = "mask2former", "reference", "transformers"
-PEERS = (TRANSFORMERS, REFERENCE, "none")
 
 
 class Ours:
