@@ -11,7 +11,6 @@ drew stays as it is, byte for byte, unless ``--existing`` says otherwise.
 
 import argparse
 import errno
-import logging
 import os
 import shutil
 import sys
@@ -29,7 +28,6 @@ from mask2former.data.cvat import read_label_attributes
 from mask2former.engine.checkpoint import check_weights_exist
 from mask2former.engine.errors import USER_ERRORS
 from mask2former.engine.setup import load_config
-from mask2former.engine.suggestions import nearest
 from mask2former.inference import Predictor
 from mask2former.inference.annotation import (
     EXISTING_POLICIES,
@@ -38,11 +36,10 @@ from mask2former.inference.annotation import (
     PipelineOptions,
     ProposalOptions,
 )
+from mask2former.inference.annotation.labels import check_labels, declared_attributes
 from mask2former.inference.annotation.pipeline import Summary
-from mask2former.inference.annotation.proposals import TASKS, predictable_classes
+from mask2former.inference.annotation.proposals import TASKS
 from mask2former.inference.annotation.store import Store, fingerprint, only_run
-
-logger = logging.getLogger("mask2former.annotation")
 
 _EXAMPLES = """examples:
   # everything with a score of at least 0.5, as masks
@@ -221,11 +218,11 @@ def _annotate(
         tolerance=args.simplify,
         least_part=args.min_part,
         z_order=args.z_order,
-        score_attribute=_declared(attributes, ("score", "confidence")),
-        model_attribute=_declared(attributes, ("model", "model_name")),
+        score_attribute=declared_attributes(attributes, ("score", "confidence")),
+        model_attribute=declared_attributes(attributes, ("model", "model_name")),
         model_name=args.model_name or Path(args.config_file).stem,
     )
-    _check_labels(predictor, proposals, attributes)
+    check_labels(predictor, proposals, attributes)
     pipeline = AnnotationPipeline(
         input_dir,
         output_dir,
@@ -250,49 +247,6 @@ def _pairs(flag: str, given: list[str], kind: type) -> dict:
         except ValueError as error:
             raise ValueError(f"{flag} {text}: {error}") from error
     return pairs
-
-
-def _declared(attributes: dict[str, list[str]], names: tuple[str, ...]) -> dict[str, str]:
-    """Label -> its attribute with one of the names, as the task spells it."""
-    found = {}
-    for label, declared in attributes.items():
-        for attribute in declared:
-            if attribute.lower() in names:
-                found.setdefault(label, attribute)
-    return found
-
-
-def _check_labels(
-    predictor: Predictor, options: ProposalOptions, attributes: dict[str, list[str]]
-) -> None:
-    """CVAT refuses a file with a label that its task does not have.
-
-    Raises:
-        ValueError: a flag names a class that the model does not have.
-    """
-    task = options.task
-    if task == "auto":
-        switches = predictor.cfg.MODEL.MASK_FORMER.TEST
-        task = next((t for t in TASKS if switches[f"{t.upper()}_ON"]), "semantic")
-    names = predictable_classes(predictor.metadata, task)
-    for flag, given in (
-        ("--class-threshold", options.class_thresholds),
-        ("--label-map", options.label_map),
-    ):
-        for name in given:
-            if names and name not in names:
-                raise ValueError(
-                    f"{flag} {name}: the model has no such class{nearest(name, sorted(names))}"
-                )
-    unknown = sorted({options.label_map.get(n, n) for n in names} - attributes.keys())
-    if attributes and unknown:
-        logger.warning(
-            "Classes that are no labels of the CVAT task: %s. CVAT will refuse the file if they "
-            "are predicted: add them to the task, or rename them with --label-map CLASS=LABEL "
-            "(labels: %s)",
-            ", ".join(unknown[:10]) + (" ..." if len(unknown) > 10 else ""),
-            ", ".join(attributes),
-        )
 
 
 def _prepare_output(output_dir: Path, store: Store, args: argparse.Namespace) -> None:
