@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 
-from .errors import WeightsError
+from .errors import CheckpointError, WeightsError
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +62,11 @@ class Checkpointer(DetectionCheckpointer):
         self.report: LoadReport | None = None
 
     def save(self, name: str, **kwargs) -> None:
-        """Writes ``<save_dir>/<name>.pth``; a crash leaves the previous file, never half a one."""
+        """Writes ``<save_dir>/<name>.pth``; a crash leaves the previous file, never half a one.
+
+        Raises:
+            CheckpointError: it cannot be written.
+        """
         if not self.save_dir or not self.save_to_disk:
             return
         data = {"model": self.model.state_dict()}
@@ -69,6 +74,21 @@ class Checkpointer(DetectionCheckpointer):
         data.update(kwargs)
         path = os.path.join(self.save_dir, f"{name}.pth")
         logger.info("Saving checkpoint to %s", path)
+        try:
+            self._write(data, path)
+            self.tag_last_checkpoint(os.path.basename(path))
+        except (OSError, RuntimeError) as error:
+            reason = _os_error_behind(error)
+            if reason is None:
+                raise
+            raise CheckpointError(
+                f"Cannot write the checkpoint {path}: {reason.strerror or reason}"
+                f"{_free_space(self.save_dir)}. Earlier checkpoints are kept: make room (or mend "
+                "the permissions) and go on with --resume"
+            ) from error
+
+    @staticmethod
+    def _write(data: dict, path: str) -> None:
         temporary = f"{path}.tmp{os.getpid()}"
         try:
             with open(temporary, "wb") as file:
@@ -79,7 +99,6 @@ class Checkpointer(DetectionCheckpointer):
         finally:
             if os.path.exists(temporary):
                 os.remove(temporary)
-        self.tag_last_checkpoint(os.path.basename(path))
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         path = os.path.join(self.save_dir, "last_checkpoint")
@@ -198,6 +217,20 @@ def check_weights_exist(path: str) -> None:
             f"MODEL.WEIGHTS {path}: no such file (looked in {os.getcwd()}). Give a path to a .pth "
             'or .pkl file, or MODEL.WEIGHTS "" to start from random values.'
         )
+
+
+def _os_error_behind(error: BaseException | None) -> OSError | None:
+    """What the system said: torch.save reports a full disk as its own unfinished archive."""
+    while error is not None and not isinstance(error, OSError):
+        error = error.__context__
+    return error
+
+
+def _free_space(folder: str) -> str:
+    try:
+        return f" ({shutil.disk_usage(folder).free / 2**20:.0f} MiB free there)"
+    except OSError:
+        return ""
 
 
 def _part(name: str) -> str:

@@ -18,6 +18,10 @@ class WeightsError(UserError):
     """The weights file is missing, unreadable or belongs to another architecture."""
 
 
+class CheckpointError(UserError, OSError):
+    """A checkpoint cannot be written: no space, no permission."""
+
+
 class TrainingDiverged(UserError, FloatingPointError):
     """A loss or a matching cost is NaN or infinite."""
 

@@ -61,12 +61,14 @@ class RandomState(HookBase):
     def __init__(self, period: int):
         self._period = period
         self._states: list[dict] = []
+        self._collected_at = -1
         self._pending: dict | None = None
 
     def after_step(self) -> None:
         done = self.trainer.iter + 1
         if done % self._period == 0 or done >= self.trainer.max_iter:
             self._states = comm.gather(random_state(), dst=0)
+            self._collected_at = self.trainer.iter
 
     def before_step(self) -> None:
         # Not at loading time: what is built between loading and the first step draws, too.
@@ -75,7 +77,11 @@ class RandomState(HookBase):
             self._pending = None
 
     def state_dict(self) -> dict:
-        return {"ranks": self._states} if self._states else {}
+        if comm.get_world_size() == 1:
+            return {"ranks": [random_state()]}
+        # Somebody may save at another iteration (BestCheckpointer): older states would be wrong.
+        fresh = self._states and self._collected_at == self.trainer.iter
+        return {"ranks": self._states} if fresh else {}
 
     def load_state_dict(self, state_dict: dict) -> None:
         # With another number of processes no state is the right one; the run goes on from its seed.

@@ -2,7 +2,7 @@
 
 import inspect
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 
 import torch
@@ -25,6 +25,9 @@ class TrainStep(SimpleTrainer):
         data_loader: yields batches for ever; it may be None until the first step.
         dtype: autocast type, None for float32. float16 comes with loss scaling.
         after_backward: called between backward and the optimizer's step.
+
+    Attributes:
+        grad_scaler: as AMPTrainer's; disabled, unless ``dtype`` is float16.
     """
 
     def __init__(
@@ -43,13 +46,23 @@ class TrainStep(SimpleTrainer):
         self._dtype = dtype
         self._after_backward = after_backward
         # Disabled, the scaler passes everything through.
-        self._scaler = torch.amp.GradScaler(self._device_type, enabled=dtype is torch.float16)
+        self.grad_scaler = torch.amp.GradScaler(self._device_type, enabled=dtype is torch.float16)
         self._batches = None
 
     def start_loading(self) -> None:
         """Starts the loader's workers, so that they draw their seeds now and not in a step."""
         if self._batches is None:
             self._batches = iter(self.data_loader)
+
+    @property
+    def _data_loader_iter(self) -> Iterator:
+        """The batches, under the name that trainers with a run_step of their own take them by."""
+        self.start_loading()
+        return self._batches
+
+    @_data_loader_iter.setter
+    def _data_loader_iter(self, batches: Iterator) -> None:  # detectron2 0.6, in its constructor
+        self._batches = batches
 
     def run_step(self) -> None:
         """One iteration; the host waits for the device once, at the end, to read the losses.
@@ -58,18 +71,17 @@ class TrainStep(SimpleTrainer):
             TrainingDiverged: a matching cost or a loss is NaN or infinite.
         """
         start = time.perf_counter()
-        self.start_loading()
-        data = next(self._batches)
+        data = next(self._data_loader_iter)
         data_time = time.perf_counter() - start
 
         try:
             losses = self._forward(data)
             self.optimizer.zero_grad()
-            self._scaler.scale(sum(losses.values())).backward()
+            self.grad_scaler.scale(sum(losses.values())).backward()
             if self._after_backward is not None:
                 self._after_backward()
-            self._scaler.step(self.optimizer)
-            self._scaler.update()
+            self.grad_scaler.step(self.optimizer)
+            self.grad_scaler.update()
             # Averages over ranks, and raises FloatingPointError unless the sum is finite.
             self._write(losses, data_time)
         except FloatingPointError as error:
@@ -107,7 +119,7 @@ class TrainStep(SimpleTrainer):
         )
 
     def state_dict(self) -> dict:
-        return {**super().state_dict(), "grad_scaler": self._scaler.state_dict()}
+        return {**super().state_dict(), "grad_scaler": self.grad_scaler.state_dict()}
 
     def load_state_dict(self, state_dict: dict) -> None:
         """Continues a training of the same network.
@@ -127,5 +139,5 @@ class TrainStep(SimpleTrainer):
                         "new OUTPUT_DIR, without --resume"
                     )
         # Empty, or absent, when the checkpoint was written where nothing was scaled.
-        if self._scaler.is_enabled() and state_dict.get("grad_scaler"):
-            self._scaler.load_state_dict(state_dict["grad_scaler"])
+        if self.grad_scaler.is_enabled() and state_dict.get("grad_scaler"):
+            self.grad_scaler.load_state_dict(state_dict["grad_scaler"])

@@ -109,7 +109,8 @@ class Trainer(DefaultTrainer):
         # The inner trainer takes the step, this one has the hooks that look at the gradients.
         self._trainer.after_backward = lambda: outer.after_backward()
         self._trainer.data_loader = self.data_loader
-        self._trainer.start_loading()
+        if isinstance(self._trainer, TrainStep):  # not a step of the user's own
+            self._trainer.start_loading()
         super().before_train()
 
     def build_hooks(self) -> list[HookBase | None]:
