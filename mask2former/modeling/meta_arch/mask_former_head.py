@@ -10,26 +10,14 @@ from detectron2.config import configurable
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
 
-from ..checkpoint_keys import (
-    CURRENT_VERSION,
-    convert_old_keys,
-    insert_pixel_decoder,
-)
-from ..pixel_decoder.fpn import (
-    PixelDecoderOutput,
-    build_pixel_decoder,
-    selected_features,
-)
-from ..transformer_decoder.maskformer_transformer_decoder import (
-    build_transformer_decoder,
-)
+from ..pixel_decoder.fpn import PixelDecoderOutput
+from ..transformer_decoder.maskformer_transformer_decoder import build_transformer_decoder
+from .head import PixelDecoderHead
 
 
 @SEM_SEG_HEADS_REGISTRY.register()
-class MaskFormerHead(nn.Module):
+class MaskFormerHead(PixelDecoderHead):
     """From backbone features to the class and mask of every query (Mask2Former, section 3.1)."""
-
-    _version = CURRENT_VERSION
 
     @configurable
     def __init__(
@@ -54,31 +42,26 @@ class MaskFormerHead(nn.Module):
             transformer_in_feature: what it attends to: ``multi_scale_pixel_decoder``,
                 ``transformer_encoder``, ``pixel_embedding``, or the name of a backbone feature.
         """
-        super().__init__()
-        self.in_features = sorted(input_shape, key=lambda name: input_shape[name].stride)
-        self.num_classes = num_classes
-        self.loss_weight = loss_weight
-        self.ignore_value = ignore_value
+        super().__init__(
+            input_shape,
+            num_classes=num_classes,
+            pixel_decoder=pixel_decoder,
+            loss_weight=loss_weight,
+            ignore_value=ignore_value,
+        )
         self.common_stride = 4
-        self.pixel_decoder = pixel_decoder
         self.predictor = transformer_predictor
         self.transformer_in_feature = transformer_in_feature
 
     @classmethod
     def from_config(cls, cfg, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
-        head = cfg.MODEL.SEM_SEG_HEAD
-        in_feature = cfg.MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE
         in_channels = transformer_in_channels(cfg, input_shape)
         return {
-            "input_shape": selected_features(cfg, input_shape),
-            "num_classes": head.NUM_CLASSES,
-            "pixel_decoder": build_pixel_decoder(cfg, input_shape),
-            "loss_weight": head.LOSS_WEIGHT,
-            "ignore_value": head.IGNORE_VALUE,
+            **super().from_config(cfg, input_shape),
             "transformer_predictor": build_transformer_decoder(
                 cfg, in_channels, mask_classification=True
             ),
-            "transformer_in_feature": in_feature,
+            "transformer_in_feature": cfg.MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE,
         }
 
     def forward(self, features: dict[str, Tensor], mask: Tensor | None = None) -> dict[str, Any]:
@@ -98,10 +81,6 @@ class MaskFormerHead(nn.Module):
         outputs = self.pixel_decoder.forward_features(features)
         memory = transformer_memory(self.transformer_in_feature, features, outputs)
         return self.predictor(memory, outputs[0], mask)
-
-    def _load_from_state_dict(self, state_dict, prefix, local_metadata, *args) -> None:
-        convert_old_keys(state_dict, prefix, local_metadata, insert_pixel_decoder(self))
-        super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
 
 
 def transformer_in_channels(cfg, input_shape: dict[str, ShapeSpec]) -> int:

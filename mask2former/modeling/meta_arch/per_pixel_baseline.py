@@ -12,26 +12,14 @@ from detectron2.config import configurable
 from detectron2.layers import Conv2d, ShapeSpec
 from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
 
-from ..checkpoint_keys import (
-    CURRENT_VERSION,
-    convert_old_keys,
-    insert_pixel_decoder,
-)
-from ..pixel_decoder.fpn import build_pixel_decoder, selected_features
-from ..transformer_decoder.maskformer_transformer_decoder import (
-    StandardTransformerDecoder,
-)
-from .mask_former_head import (
-    transformer_in_channels,
-    transformer_memory,
-)
+from ..transformer_decoder.maskformer_transformer_decoder import StandardTransformerDecoder
+from .head import PixelDecoderHead
+from .mask_former_head import transformer_in_channels, transformer_memory
 
 
 @SEM_SEG_HEADS_REGISTRY.register()
-class PerPixelBaselineHead(nn.Module):
+class PerPixelBaselineHead(PixelDecoderHead):
     """A pixel decoder and a 1 x 1 convolution: class logits of every pixel."""
-
-    _version = CURRENT_VERSION
 
     @configurable
     def __init__(
@@ -53,13 +41,14 @@ class PerPixelBaselineHead(nn.Module):
             ignore_value: label of pixels without ground truth.
             common_stride: stride of the pixel decoder's output.
         """
-        super().__init__()
-        self.in_features = sorted(input_shape, key=lambda name: input_shape[name].stride)
-        self.num_classes = num_classes
-        self.loss_weight = loss_weight
-        self.ignore_value = ignore_value
+        super().__init__(
+            input_shape,
+            num_classes=num_classes,
+            pixel_decoder=pixel_decoder,
+            loss_weight=loss_weight,
+            ignore_value=ignore_value,
+        )
         self.common_stride = common_stride
-        self.pixel_decoder = pixel_decoder
         self.predictor = self._build_predictor()
 
     def _build_predictor(self) -> nn.Module:
@@ -69,14 +58,9 @@ class PerPixelBaselineHead(nn.Module):
 
     @classmethod
     def from_config(cls, cfg, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
-        head = cfg.MODEL.SEM_SEG_HEAD
         return {
-            "input_shape": selected_features(cfg, input_shape),
-            "num_classes": head.NUM_CLASSES,
-            "pixel_decoder": build_pixel_decoder(cfg, input_shape),
-            "loss_weight": head.LOSS_WEIGHT,
-            "ignore_value": head.IGNORE_VALUE,
-            "common_stride": head.COMMON_STRIDE,
+            **super().from_config(cfg, input_shape),
+            "common_stride": cfg.MODEL.SEM_SEG_HEAD.COMMON_STRIDE,
         }
 
     def forward(
@@ -119,10 +103,6 @@ class PerPixelBaselineHead(nn.Module):
         return F.interpolate(
             logits, scale_factor=self.common_stride, mode="bilinear", align_corners=False
         )
-
-    def _load_from_state_dict(self, state_dict, prefix, local_metadata, *args) -> None:
-        convert_old_keys(state_dict, prefix, local_metadata, insert_pixel_decoder(self))
-        super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
 
 
 @SEM_SEG_HEADS_REGISTRY.register()
