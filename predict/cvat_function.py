@@ -12,6 +12,9 @@ The labels of the task are matched to the model's classes by name. ``--conf-thre
 run_annotation_pipeline.py.
 """
 
+import logging
+import math
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,11 +35,14 @@ except ModuleNotFoundError as error:
 
 import mask2former  # noqa: F401 - registers models and data sets
 from mask2former.data.cvat import CvatMask
+from mask2former.data.dataset_mappers.reading import is_deep
 from mask2former.engine.setup import load_config
 from mask2former.inference import Predictor
 from mask2former.inference.annotation import MergeOptions, ProposalOptions, proposals_of
 from mask2former.inference.annotation.polygons import mask_to_polygons
 from mask2former.inference.annotation.proposals import TASKS, class_names
+
+logger = logging.getLogger(__name__)
 
 
 class Mask2FormerFunction:
@@ -49,6 +55,11 @@ class Mask2FormerFunction:
         threshold: least score of an instance where cvat-cli gives none.
         simplify: error of simplified polygons in pixels.
         opts: further ``KEY VALUE`` pairs for the config, separated by blanks.
+
+    Numbers may be texts (``-p threshold=str:0.3``).
+
+    Raises:
+        ValueError, OSError, ConfigError: an argument cannot be used; names it.
     """
 
     def __init__(
@@ -60,15 +71,17 @@ class Mask2FormerFunction:
         simplify: float = 1.0,
         opts: str = "",
     ) -> None:
-        overrides = opts.split() + (["MODEL.WEIGHTS", weights] if weights else [])
+        self._task, self._threshold = task, _number("threshold", threshold, 0.0, 1.0)
+        self._simplify = _number("simplify", simplify, 0.0, math.inf)
+        overrides = shlex.split(opts) + (["MODEL.WEIGHTS", weights] if weights else [])
         cfg = load_config(config_file, overrides, need_data=False)
+        test = cfg.MODEL.MASK_FORMER.TEST
+        given = [t for t in TASKS if test[f"{t.upper()}_ON"]]
+        if task != "auto" and task not in given:
+            raise ValueError(f"-p task: {task!r}; this config has auto, {', '.join(given)}")
         self._predictor = Predictor(cfg)
         self._predictor.require_trained()
-        self._task, self._threshold, self._simplify = task, float(threshold), float(simplify)
-        shown = "instance" if task == "auto" else task
-        if task == "auto" and not cfg.MODEL.MASK_FORMER.TEST.INSTANCE_ON:
-            test = cfg.MODEL.MASK_FORMER.TEST
-            shown = next((t for t in TASKS if test[f"{t.upper()}_ON"]), "semantic")
+        shown = next(iter(given), "semantic") if task == "auto" else task
         names = class_names(self._predictor.metadata, shown)
         self._ids = {name: i for i, name in enumerate(names)}
         self.spec = cvataa.DetectionFunctionSpec(
@@ -80,6 +93,11 @@ class Mask2FormerFunction:
     ) -> Sequence[models.LabeledShapeRequest]:
         """Masks, or polygons where the context asks for them, best first."""
         threshold = self._threshold if context.conf_threshold is None else context.conf_threshold
+        if is_deep(image.mode):
+            logger.warning(
+                "%s has more than 8 bits a pixel (%s): everything above 255 is cut off to white",
+                context.frame_name, image.mode,
+            )  # fmt: skip
         # CVAT shows images turned as their EXIF says, and so are its coordinates.
         rgb = np.asarray(PIL.ImageOps.exif_transpose(image).convert("RGB"))
         output = self._predictor(np.ascontiguousarray(rgb[:, :, ::-1]))
@@ -99,6 +117,16 @@ class Mask2FormerFunction:
             else:
                 shapes.append(cvataa.mask(label, _points(proposal.mask)))
         return shapes
+
+
+def _number(name: str, value: float | str, least: float, most: float) -> float:
+    try:
+        number = float(value)
+    except ValueError:
+        number = math.nan
+    if not least <= number <= most:
+        raise ValueError(f"-p {name}: {value!r} is no number from {least:g} to {most:g}")
+    return number
 
 
 def _points(mask: CvatMask) -> list[float]:

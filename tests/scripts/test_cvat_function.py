@@ -23,8 +23,8 @@ REPO = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def function(monkeypatch):
-    """The function with a model that finds bright squares."""
+def create(monkeypatch):
+    """``create(**kwargs)`` of the file, with a model that finds bright squares."""
     spec = importlib.util.spec_from_file_location("f", REPO / "predict" / "cvat_function.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -43,7 +43,12 @@ def function(monkeypatch):
 
     monkeypatch.setattr(module, "Predictor", BrightSquares)
     config = str(REPO / "configs/shapes/instance-segmentation/maskformer2_R50_tiny.yaml")
-    return module.create(config_file=config)
+    return lambda **kwargs: module.create(config_file=config, **kwargs)
+
+
+@pytest.fixture
+def function(create):
+    return create()
 
 
 @pytest.fixture
@@ -100,6 +105,31 @@ def test_the_drivers_threshold_and_polygons_are_honoured(function, server):
     points = np.reshape(shapes[0].points, (-1, 2))
     np.testing.assert_allclose(points.min(0), [2, 2], atol=0.3)
     np.testing.assert_allclose(points.max(0), [12, 12], atol=0.3)
+
+
+@pytest.mark.parametrize(
+    "given, says",
+    [
+        ({"threshold": "7"}, "-p threshold: '7' is no number from 0 to 1"),
+        ({"threshold": "high"}, "-p threshold: 'high' is no number"),
+        ({"simplify": -1.0}, "-p simplify: -1.0 is no number"),
+        ({"task": "panoptic"}, "-p task: 'panoptic'; this config has auto, instance"),
+        ({"task": "boxes"}, "-p task: 'boxes'"),
+    ],
+)
+def test_wrong_parameters_are_refused_before_an_image_is_fetched(create, given, says):
+    with pytest.raises(ValueError, match=says):
+        create(**given)
+
+
+def test_numbers_may_be_texts_and_a_deep_image_is_named(create, server, caplog):
+    client, sent = server
+    driver.annotate_task(client, 5, create(threshold="0.8", simplify="2"))
+    assert len(sent[0][2].shapes) == 2
+    deep = Image.fromarray(np.full((9, 9), 3000, np.uint16))
+    context = SimpleNamespace(conf_threshold=None, conv_mask_to_poly=False, frame_name="deep.png")
+    create().detect(context, deep)
+    assert "deep.png has more than 8 bits" in caplog.text
 
 
 def test_the_spec_names_the_models_classes(function):

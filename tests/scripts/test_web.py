@@ -10,11 +10,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 pytest.importorskip("gradio")
 
 from mask2former.data.cvat import iterate_images, read_labels
+from mask2former.inference.annotation import ProposalOptions, proposals_of
 
 REPO = Path(__file__).parents[2]
 TASKS = {"panoptic": "PANOPTIC", "instance": "INSTANCE", "semantic": "SEMANTIC"}
@@ -282,3 +284,26 @@ def test_a_deep_grey_image_is_named_on_the_page(segment, tmp_path):
     Image.fromarray(np.full((40, 50), 3000, np.uint16)).save(tmp_path / "deep.png")
     _, legend, *_ = segment(tmp_path / "deep.png")
     assert "deep.png has more than 8 bits a pixel" in legend
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_the_page_needs_no_scores_at_full_size(project, fast):
+    from mask2former.engine.setup import load_config
+    from mask2former.inference import Predictor
+    from mask2former.inference.web import Segmenter
+
+    opts = ["MODEL.DEVICE", "cpu", "MODEL.WEIGHTS", project.weights, "MODEL.FAST", fast]
+    predictor = Predictor(load_config(project.config, opts))
+    kinds = []
+    predictor.model.register_forward_hook(
+        lambda *args: kinds.append(args[-1][0]["instances"].pred_masks.dtype)
+    )
+    image = sorted(project.images.iterdir())[0]
+    found = Segmenter(predictor).segment(image, "instance", 0.05).proposals
+    plain = proposals_of(
+        predictor(cv2.imread(str(image))),
+        predictor.metadata,
+        ProposalOptions(task="instance", threshold=0.05),
+    )[0]
+    assert found == plain
+    assert kinds == [torch.bool if fast else torch.float32, torch.float32]

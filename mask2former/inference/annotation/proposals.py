@@ -1,5 +1,6 @@
 """From a model's output to labelled masks, for models of all three tasks."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -9,6 +10,7 @@ import torch
 
 from detectron2.data import Metadata
 from mask2former.data.cvat import CvatMask, decode_mask, encode_mask
+from mask2former.modeling.postprocessing import LabelScores
 
 TASKS = ("instance", "panoptic", "semantic")
 _OUTPUTS = {"instance": "instances", "panoptic": "panoptic_seg", "semantic": "sem_seg"}
@@ -85,7 +87,8 @@ def proposals_of(
         * instance: mean of 1 - |2 s - 1| over the instances with a score s of at least 0.1: 1 for
           scores of a half, 0 where all are certain or nothing was found,
         * panoptic: share of pixels without a segment,
-        * semantic: mean over pixels of 1 - share of the best class in the sum of all scores.
+        * semantic: mean over pixels of 1 - share of the best class in the sum of all scores; NaN
+          of compact outputs, which have labels only.
 
     Raises:
         ValueError: the model does not give the task that was asked for.
@@ -182,10 +185,13 @@ def _panoptic(
     return found, float((ids == 0).mean())
 
 
-def _semantic(scores: torch.Tensor, names: list[str]) -> tuple[list[Proposal], float]:
-    best, labels = scores.max(dim=0)
-    total = scores.sum(dim=0).clamp(min=1e-6)
-    unsure = float((1 - best / total).mean())
+def _semantic(scores: torch.Tensor | LabelScores, names: list[str]) -> tuple[list[Proposal], float]:
+    if isinstance(scores, LabelScores):
+        labels, unsure = scores.argmax(dim=0), math.nan
+    else:
+        best, labels = scores.max(dim=0)
+        total = scores.sum(dim=0).clamp(min=1e-6)
+        unsure = float((1 - best / total).mean())
     labels = labels.cpu().numpy()
     found = [
         Proposal(_name(names, int(label)), encode_mask(labels == label))

@@ -4,6 +4,7 @@ import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from mask2former.inference import Predictor
 from mask2former.inference.annotation import Proposal, ProposalOptions, proposals_of
 from mask2former.inference.annotation.drawing import label_colors
 from mask2former.inference.annotation.proposals import TASKS, predictable_classes
+from mask2former.inference.tiling import TiledModel
+from mask2former.modeling.fast_inference import compact_outputs
 
 from .results import Result
 
@@ -100,12 +103,23 @@ class Segmenter:
 
     def _predict(self, image: Any, threshold: float) -> _Found:
         self._set_panoptic_threshold(threshold)
-        output: Mapping[str, Any] = self.predictor(image)
+        with self._less_memory():
+            output: Mapping[str, Any] = self.predictor(image)
         proposals = {}
         for task in self.tasks:
             options = ProposalOptions(task=task, threshold=_LEAST_SCORE)
             proposals[task], _ = proposals_of(output, self.predictor.metadata, options)
         return _Found(proposals, threshold)
+
+    def _less_memory(self) -> AbstractContextManager:
+        """Labels and bool masks: of a photo of 12 megapixels, scores would fill gigabytes.
+
+        Tiles are joined by their scores, and a model that is left as published gives them.
+        """
+        model = self.predictor.model
+        if isinstance(model, TiledModel) or not self.predictor.cfg.MODEL.FAST:
+            return nullcontext()
+        return compact_outputs(model)
 
     def _set_panoptic_threshold(self, threshold: float) -> None:
         for module in self.predictor.model.modules():  # the model may be wrapped (tiles)
