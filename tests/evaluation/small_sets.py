@@ -20,6 +20,14 @@ SIZE = (64, 96)
 CLASSES = 4  # of the semantic and panoptic set; the first two are things
 
 
+def run(evaluator, pairs: Pairs) -> dict:
+    """The results of an evaluator that sees records and outputs one by one."""
+    evaluator.reset()
+    for record, output in pairs:
+        evaluator.process([record], [output])
+    return evaluator.evaluate()
+
+
 def instances_set(folder: Path, name: str, *, lvis: bool = False, gaps: bool = False) -> Pairs:
     """COCO or LVIS annotations; with ``gaps``, contiguous ids as in a panoptic set."""
     content, results = detection_case(0, images=IMAGES, lvis=lvis)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from cityscapesscripts.helpers.labels import name2label, trainId2label
-from evaluation.small_sets import cityscapes_set
+from evaluation.small_sets import cityscapes_set, run
 from PIL import Image
 
 from detectron2.data import MetadataCatalog
@@ -30,13 +30,6 @@ def dataset(tmp_path):
     name = f"cityscapes_{tmp_path.name}"
     yield name, cityscapes_set(tmp_path, name)
     MetadataCatalog.remove(name)
-
-
-def run(evaluator, pairs):
-    evaluator.reset()
-    for record, output in pairs:
-        evaluator.process([record], [output])
-    return evaluator.evaluate()
 
 
 def official(script: str, predictions: Path):

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from evaluation.small_sets import panoptic_set
+from evaluation.small_sets import panoptic_set, run
 from PIL import Image
 
 from detectron2.data import MetadataCatalog
@@ -89,13 +89,6 @@ def dataset(tmp_path):
     name = f"report_{tmp_path.name}"
     yield name, panoptic_set(tmp_path, name)
     MetadataCatalog.remove(name)
-
-
-def run(evaluator, pairs):
-    evaluator.reset()
-    for record, output in pairs:
-        evaluator.process([record], [output])
-    return evaluator.evaluate()
 
 
 def test_details_are_added_by_key_and_change_nothing_else(dataset, caplog):

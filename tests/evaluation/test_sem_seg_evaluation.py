@@ -4,7 +4,7 @@ import json
 import logging
 
 import pytest
-from evaluation.small_sets import semantic_set
+from evaluation.small_sets import run, semantic_set
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import SemSegEvaluator as DetectronSemSegEvaluator
@@ -17,13 +17,6 @@ def dataset(tmp_path):
     yield name, semantic_set(tmp_path, name)
     DatasetCatalog.remove(name)
     MetadataCatalog.remove(name)
-
-
-def run(evaluator, pairs):
-    evaluator.reset()
-    for record, output in pairs:
-        evaluator.process([record], [output])
-    return evaluator.evaluate()
 
 
 def test_results_and_files_equal_detectron2(dataset, tmp_path):
