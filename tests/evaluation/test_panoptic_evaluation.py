@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from evaluation.small_sets import run
 from parity_cases import ROOT, facts
 
 from detectron2.data import MetadataCatalog
@@ -54,13 +55,6 @@ def recorded_predictions(name):
             {"image_id": image_id, "file_name": f"/images/{image_id}.jpg"},
             {"panoptic_seg": (torch.from_numpy(pixels), segments)},
         )
-
-
-def run(evaluator, pairs):
-    evaluator.reset()
-    for item, output in pairs:
-        evaluator.process([item], [output])
-    return evaluator.evaluate()
 
 
 def test_streamed_result_equals_panopticapi(dataset):
