@@ -164,15 +164,25 @@ def _pairs(module: nn.Module) -> list[tuple[str, str]]:
     return []
 
 
-def with_reference_ops(model: nn.Module) -> nn.Module:
-    forward = model.forward
+class ReferenceForward:
+    """Takes the place of a model's ``forward``: runs it with the readable references of the ops.
 
-    @functools.wraps(forward)
-    def plain(*args, **kwargs):
+    An object, not a function around the method: a copy or pickle of the model has one that runs the
+    copy, where a function would go on running the original.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self.replaced = vars(model).get("forward")  # None: the method of its class
+
+    def __call__(self, *args, **kwargs):
+        forward = self.replaced or functools.partial(type(self.model).forward, self.model)
         with use_implementation("reference"):
             return forward(*args, **kwargs)
 
-    model.forward = plain
+
+def with_reference_ops(model: nn.Module) -> nn.Module:
+    model.forward = ReferenceForward(model)
     if hasattr(model, "segment"):
         model.segment = segment_all_plainly
     return model

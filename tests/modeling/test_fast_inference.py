@@ -1,6 +1,7 @@
 """MODEL.FAST changes the speed of inference, not its results."""
 
 import copy
+import pickle
 
 import parity_models
 import pytest
@@ -110,6 +111,24 @@ def test_switched_off_the_model_is_as_published_and_ops_are_references():
     assert seen == [True]
     assert not wants_reference()
     assert model.segment is segment_all_plainly
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
+@pytest.mark.parametrize("fast", [True, False])
+def test_a_copy_of_a_prepared_model_has_its_own_weights(fast, copied):
+    cfg = parity_models.config("r50_semantic_postafter", "MODEL.FAST", fast)
+    model = prepare_for_inference(parity_models.model("r50_semantic_postafter"), cfg)
+    image = [{"image": torch.arange(3 * 64 * 64).view(3, 64, 64) % 251}]
+    (before,) = model(image)
+    clone = copied(model)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1.5)
+    seen = []
+    clone.backbone.register_forward_hook(lambda *_: seen.append(wants_reference()))
+    assert torch.equal(clone(image)[0]["sem_seg"], before["sem_seg"])
+    assert not torch.equal(model(image)[0]["sem_seg"], before["sem_seg"])
+    assert seen == [not fast]
 
 
 @pytest.mark.parametrize("norm", ["FrozenBN", "BN"])
