@@ -142,6 +142,16 @@ def test_lazy_config_file_is_loaded_and_overridden(tmp_path):
     assert instantiate(cfg.model) == 0.25
 
 
+def test_overrides_are_numbers_where_they_look_like_it_and_make_their_parents():
+    cfg = pytest.importorskip("omegaconf").OmegaConf.create({"train": {"lr": 0.1}})
+    given = ["train.lr=1e-4", "a.b.c=5", "train.size=[1, 2]", "train.flag=true", "name=x"]
+    cfg = LazyConfig.apply_overrides(cfg, given)
+    assert cfg.train == {"lr": 0.0001, "size": [1, 2], "flag": True}
+    assert (cfg.a.b.c, cfg.name) == (5, "x")
+    with pytest.raises(KeyError, match=r"train\.lr is not a config, but has type float"):
+        LazyConfig.apply_overrides(cfg, ["train.lr.x=1"])
+
+
 @pytest.mark.skipif(
     not getattr(detectron2, "__d2lite__", False), reason="detectron2 runs lazy configs"
 )

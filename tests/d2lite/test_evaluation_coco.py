@@ -106,6 +106,15 @@ def test_tasks_and_images_can_be_chosen(dataset):
     assert evaluator.evaluate(img_ids=[1])["bbox"]["AP"] == pytest.approx(100)
 
 
+def test_images_can_be_scored_again_without_predicting_again(dataset):
+    evaluator = COCOEvaluator(dataset)
+    evaluator.reset()
+    for image in (1, 2):
+        evaluator.process([{"image_id": image}], [{"instances": detections(image)}])
+    assert evaluator.evaluate()["bbox"]["AP"] == pytest.approx(100)
+    assert evaluator.evaluate(img_ids=[2])["bbox"]["AP"] == pytest.approx(100)
+
+
 def test_the_result_files_have_dataset_ids(dataset, tmp_path):
     evaluate(dataset, output_dir=str(tmp_path / "out"))
     entries = json.loads((tmp_path / "out" / "coco_instances_results.json").read_text())

@@ -6,6 +6,8 @@ file, so those need detectron2 itself.
 
 from __future__ import annotations
 
+import ast
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -33,7 +35,7 @@ class LazyCall:
     """``LazyCall(f)(a=1)`` describes the call ``f(a=1)`` for ``instantiate``."""
 
     def __init__(self, target: Any) -> None:
-        if not (callable(target) or isinstance(target, (str, dict))):
+        if not (callable(target) or isinstance(target, (str, Mapping))):
             raise TypeError(f"target of LazyCall must be a callable or defines one, not {target}")
         self._target = target
 
@@ -84,11 +86,11 @@ class LazyConfig:
     def apply_overrides(cfg: Any, overrides: list[str]) -> Any:
         """Set values in place, ``["model.depth=50", "train.lr=0.1"]``; returns ``cfg``.
 
-        Values are read as YAML.
+        Values are Python literals (``1e-4``), else YAML. Missing parents are made.
 
         Raises:
             ValueError: an entry without "=".
-            KeyError: the parent of a key does not exist.
+            KeyError: a parent of the key is a value, not a mapping.
         """
         omegaconf = _omegaconf()
         for override in overrides:
@@ -96,12 +98,25 @@ class LazyConfig:
             if not equals:
                 raise ValueError(f"Override {override!r} has no '=': write key=value")
             key = key.lstrip("+")
-            parent = key.rpartition(".")[0]
-            if parent and omegaconf.OmegaConf.select(cfg, parent) is None:
-                raise KeyError(f"Override {override!r}: there is no {parent} in the config")
-            value = yaml.safe_load(text)
-            omegaconf.OmegaConf.update(cfg, key, value, merge=True, force_add=True)
+            parts = key.split(".")
+            for i in range(1, len(parts)):
+                parent = omegaconf.OmegaConf.select(cfg, ".".join(parts[:i]))
+                if parent is None:
+                    break
+                if not omegaconf.OmegaConf.is_config(parent):
+                    raise KeyError(
+                        f"Override {override!r}: {'.'.join(parts[:i])} is not a config, but has "
+                        f"type {type(parent).__name__}"
+                    )
+            omegaconf.OmegaConf.update(cfg, key, _value(text), merge=True, force_add=True)
         return cfg
+
+
+def _value(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)  # YAML 1.1 takes 1e-4, without a dot, for a string
+    except (ValueError, SyntaxError):
+        return yaml.safe_load(text)
 
 
 def _with_names(value: Any) -> Any:

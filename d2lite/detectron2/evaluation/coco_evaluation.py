@@ -161,7 +161,8 @@ class COCOEvaluator(DatasetEvaluator):
     def _eval_predictions(self, predictions: list[dict], img_ids: list[int] | None = None) -> None:
         """Writes the result file and fills ``self._results``."""
         self._logger.info("Preparing results for COCO format ...")
-        coco_results = list(itertools.chain(*[x["instances"] for x in predictions]))
+        # Copies: the predictions keep their contiguous ids, for another evaluate() of some images.
+        coco_results = [dict(result) for x in predictions for result in x["instances"]]
         tasks = self._tasks or self._tasks_from_predictions(coco_results)
         self._to_dataset_ids(coco_results)
 
