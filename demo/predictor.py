@@ -45,7 +45,7 @@ class VisualizationDemo:
         return predictions, self.draw(image, predictions)
 
     def run_on_batch(self, images: list[np.ndarray]) -> list[tuple]:
-        """``(predictions, VisImage)`` of several images; those of one size share a batch."""
+        """What `run_on_image` gives, of several images; those of one size share a batch."""
         outputs = self.predictor.stream(images, batch_size=len(images))
         return [(output, self.draw(image, output)) for image, output in zip(images, outputs)]
 

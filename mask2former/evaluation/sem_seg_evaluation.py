@@ -76,7 +76,15 @@ class SemSegEvaluator(DetectronSemSegEvaluator):
             )
 
     def encode_json_sem_seg(self, sem_seg: np.ndarray, input_file_name: str) -> list[dict]:
-        """One ``{file_name, category_id, segmentation}`` per label, as detectron2 writes them."""
+        """One ``{file_name, category_id, segmentation}`` per label of a map, as detectron2's.
+
+        Args:
+            sem_seg: contiguous class ids, integers ``[H, W]``.
+            input_file_name: written as ``file_name``.
+
+        Raises:
+            AssertionError: an id that the metadata do not know.
+        """
         ids = self._contiguous_id_to_dataset_id
         encoded = []
         for label, rle in encode_labels(sem_seg).items():

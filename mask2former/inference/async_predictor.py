@@ -83,7 +83,11 @@ class AsyncPredictor:
         return result
 
     def __call__(self, image: np.ndarray) -> dict:
-        """Predicts on one image."""
+        """Predicts on one image, uint8 BGR ``[H, W, 3]``.
+
+        As published it is :meth:`put` and :meth:`get`: of images whose outputs were not fetched,
+        the first one's output comes.
+        """
         self.put(image)
         return self.get()
 

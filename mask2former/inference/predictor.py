@@ -92,13 +92,20 @@ class Predictor:
 
     @torch.no_grad()
     def __call__(self, images: np.ndarray | Sequence[np.ndarray]) -> dict | list[dict]:
-        """Predicts on one BGR image (returns its dict) or on a sequence (returns a list)."""
+        """Predicts on one image (returns its dict) or on a sequence (returns a list).
+
+        Args:
+            images: uint8 BGR ``[H, W, 3]``, of any sizes.
+
+        Returns:
+            Per image the model's outputs at the image's size; see ``MaskFormer.forward``.
+        """
         if isinstance(images, np.ndarray):
             return self.model([self.prepare(images)])[0]
         return self.model([self.prepare(image) for image in images]) if len(images) else []
 
     def stream(self, images: Iterable[np.ndarray], batch_size: int = 1) -> Iterator[dict]:
-        """Predicts on images as they come, in order.
+        """Predicts on images (uint8 BGR ``[H, W, 3]``) as they come, in order.
 
         Only consecutive images of one size share a batch: no image is padded because of its
         neighbours, so the result does not depend on ``batch_size``.

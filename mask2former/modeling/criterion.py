@@ -200,7 +200,11 @@ class SetCriterion(nn.Module):
         indices: list[Pairs],
         num_masks: float | Tensor,
     ) -> dict[str, Tensor]:
-        """One of the losses by name; the other arguments are those of :meth:`loss_labels`."""
+        """One of the losses by name; the other arguments are those of :meth:`loss_labels`.
+
+        Raises:
+            ValueError: there is no such loss.
+        """
         # Looked up at every call, so that subclasses and spies may replace them.
         known = {"labels": self.loss_labels, "masks": self.loss_masks, **self.loss_functions}
         if loss not in known:

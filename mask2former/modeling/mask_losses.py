@@ -25,7 +25,10 @@ def dice_loss(inputs: Tensor, targets: Tensor, num_masks: float | Tensor) -> Ten
 def sigmoid_ce_loss(inputs: Tensor, targets: Tensor, num_masks: float | Tensor) -> Tensor:
     """Binary cross entropy averaged over points, summed over masks, divided by ``num_masks``.
 
-    Args: as for :func:`dice_loss`.
+    Args:
+        inputs: logits [N, P].
+        targets: values in [0, 1], [N, P].
+        num_masks: the divisor.
     """
     loss = F.binary_cross_entropy_with_logits(inputs, targets, reduction="none")
     return loss.mean(1).sum() / num_masks

@@ -14,10 +14,10 @@ IMAGE_PAD_VALUE = 128
 
 
 def pad_to(tensor: torch.Tensor, side: int, value: int) -> torch.Tensor:
-    """Makes the last two sides exactly ``side`` by padding, or cutting, right and bottom.
+    """Makes the last two sides of ``[..., H, W]`` exactly ``side`` by padding, or cutting.
 
-    A ``side`` of zero or less leaves the tensor alone. It is no multiple-of rule: larger inputs
-    are cut, as in the published mappers.
+    Right and bottom, in pixels. A ``side`` of zero or less leaves the tensor alone. It is no
+    multiple-of rule: larger inputs are cut, as in the published mappers.
     """
     if side <= 0:
         return tensor
@@ -26,14 +26,14 @@ def pad_to(tensor: torch.Tensor, side: int, value: int) -> torch.Tensor:
 
 
 def pad_labels(labels: np.ndarray, side: int, ignore_label: int) -> torch.Tensor:
-    """`pad_to` with ``ignore_label``; uint8 stays uint8 where that fits in, others get int64."""
+    """`pad_to` of labels ``[H, W]`` with ``ignore_label``: uint8 if both are, else int64."""
     if labels.dtype != np.uint8 or not 0 <= ignore_label < 256:
         labels = labels.astype(np.int64)
     return pad_to(torch.from_numpy(labels), side, ignore_label)
 
 
 def present_labels(labels: np.ndarray, ignore_label: int) -> list[int]:
-    """Distinct values of a label map in ascending order, without ``ignore_label``."""
+    """Distinct values of a label map ``[H, W]`` in ascending order, without ``ignore_label``."""
     low, high = (int(labels.min()), int(labels.max())) if labels.size else (0, -1)
     if labels.size and labels.dtype == np.uint8:
         found = np.flatnonzero(cv2.calcHist([labels], [0], None, [256], [0, 256]))

@@ -20,7 +20,7 @@ def bounding_box(mask: np.ndarray) -> list[int]:
 
 
 def encode_rle(mask: np.ndarray) -> dict[str, Any]:
-    """Compressed run lengths of a bool mask, JSON-ready."""
+    """Compressed run lengths of a bool mask ``[H, W]``, JSON-ready."""
     rle = mask_api.encode(np.asfortranarray(mask, dtype=np.uint8))
     return {"size": [int(v) for v in rle["size"]], "counts": rle["counts"].decode("ascii")}
 

@@ -77,7 +77,7 @@ class MaskFormerHead(PixelDecoderHead):
         return self.layers(features, mask)
 
     def layers(self, features: dict[str, Tensor], mask: Tensor | None = None) -> dict[str, Any]:
-        """The two steps of ``forward``."""
+        """What ``forward`` does and returns: pixel decoder, then transformer decoder."""
         outputs = self.pixel_decoder.forward_features(features)
         memory = transformer_memory(self.transformer_in_feature, features, outputs)
         return self.predictor(memory, outputs[0], mask)

@@ -88,7 +88,12 @@ class PerPixelBaselineHead(PixelDecoderHead):
         return self.predictor(mask_features), []
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Weighted mean cross entropy over labelled pixels at full resolution."""
+        """Weighted mean cross entropy over labelled pixels at full resolution, a scalar.
+
+        Args:
+            logits: ``[B, K, H / 4, W / 4]``, rounded up.
+            targets: int64 ``[B, H, W]``; ``ignore_value`` does not count.
+        """
         height, width = targets.shape[-2:]
         # Full precision also under autocast. Sides that are no multiple of the stride leave a rest.
         logits = self._upsample(logits.float())[..., :height, :width]  # [B, K, H, W]

@@ -124,7 +124,7 @@ class ViTAdapter(Backbone):
     def encode(
         self, x: Tensor, others: Tensor | None, blocks: range, context: object
     ) -> tuple[Tensor, Tensor | None]:
-        """Some of the encoder's blocks: patches and other tokens to the same."""
+        """Patches ``[B, N, C]`` and other tokens ``[B, P, C]`` through some of the blocks."""
         raise NotImplementedError
 
     def forward_maps(self, images: Tensor) -> list[Tensor]:
