@@ -154,10 +154,14 @@ def run_on_camera(demo: VisualizationDemo) -> int:
     camera = cv2.VideoCapture(0)
     if not camera.isOpened():
         raise OSError("camera 0 cannot be opened")
+    frames = 0
     for frame in demo.run_on_video(camera):
+        frames += 1
         if not show(WINDOW, frame, wait_ms=1):
             break
     camera.release()
+    if not frames:
+        raise OSError("camera 0 gives no picture; is another program using it?")
     return 0
 
 

@@ -54,7 +54,8 @@ class VideoFile:
     """Writes BGR frames to a video file, as a context manager.
 
     Args:
-        output: file name, or a folder (then the name is that of ``source``).
+        output: file name, or a folder (then the name is that of ``source``): one that exists, or
+            a name without a suffix. Missing folders are made.
         source: name of the video that is drawn on.
         like: the open video whose size and frame rate are taken over.
 
@@ -73,6 +74,7 @@ class VideoFile:
 
     @staticmethod
     def _open(output: Path, stem: str, rate: float, size: tuple[int, int]):
+        (output if not output.suffix else output.parent).mkdir(parents=True, exist_ok=True)
         for codec, suffix in CODECS:
             path = output / f"{stem}{suffix}" if output.is_dir() else output
             if path.exists():
@@ -81,7 +83,10 @@ class VideoFile:
             if writer.isOpened():
                 return path, writer
             path.unlink(missing_ok=True)
-        raise OSError(f"--output {path}: this OpenCV can write neither x264 nor mp4v video")
+        raise OSError(
+            f"--output {path}: this OpenCV can write neither x264 nor mp4v video there; the name "
+            "should end in .mp4 or .mkv"
+        )
 
     def write(self, frame: np.ndarray) -> None:
         """Appends one uint8 BGR frame."""

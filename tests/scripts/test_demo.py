@@ -1,9 +1,11 @@
 """demo/demo.py as a user calls it."""
 
+import importlib.util
 import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -50,7 +52,6 @@ def test_a_video_is_drawn_into_a_video(project, tmp_path):
     for shade in (0, 80, 160):
         writer.write(np.full((48, 64, 3), shade, np.uint8))
     writer.release()
-    (tmp_path / "out").mkdir()
     done = run_demo(project, "--video-input", film, "--output", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     (drawn,) = (tmp_path / "out").iterdir()
@@ -58,6 +59,30 @@ def test_a_video_is_drawn_into_a_video(project, tmp_path):
     again = run_demo(project, "--video-input", film, "--output", tmp_path / "out")
     assert again.returncode == 2
     assert "exists" in again.stderr
+    other = run_demo(project, "--video-input", film, "--output", tmp_path / "new/out.xyz")
+    assert other.returncode == 2
+    assert "should end in .mp4 or .mkv" in other.stderr
+
+
+def test_a_camera_is_shown_until_esc_and_one_without_pictures_is_an_error(monkeypatch):
+    monkeypatch.syspath_prepend(str(REPO / "demo"))
+    spec = importlib.util.spec_from_file_location("demo_script", REPO / "demo/demo.py")
+    script = importlib.util.module_from_spec(spec)
+    for name in ("media", "predictor"):  # predict/ has a module of that name, too
+        sys.modules.pop(name, None)
+    spec.loader.exec_module(script)
+    for name in ("media", "predictor"):
+        sys.modules.pop(name)
+    camera = SimpleNamespace(isOpened=lambda: True, release=lambda: released.append(1))
+    monkeypatch.setattr(script.cv2, "VideoCapture", lambda number: camera)
+    shown, released = [], []
+    monkeypatch.setattr(script, "show", lambda title, frame, **_: shown.append(frame) or frame < 2)
+    pictures = SimpleNamespace(run_on_video=lambda camera: iter(range(9)))
+    assert script.run_on_camera(pictures) == 0
+    assert shown == [0, 1, 2]
+    with pytest.raises(OSError, match="camera 0 gives no picture"):
+        script.run_on_camera(SimpleNamespace(run_on_video=lambda camera: iter(())))
+    assert released == [1, 1]
 
 
 @pytest.mark.parametrize(
