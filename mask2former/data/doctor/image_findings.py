@@ -16,7 +16,8 @@ def add_broken(file_name: str, image: ImageFacts, findings: Findings) -> None:
             "missing-image",
             Severity.ERROR,
             "annotated images that are not there",
-            "copy them to the folder of images, or remove them from the annotations",
+            "copy or link their folder beside the annotation file, or remove them from the "
+            "annotations",
             file_name,
         )
     else:
