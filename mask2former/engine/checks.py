@@ -58,6 +58,7 @@ def check_config(cfg: CfgNode, *, eval_only: bool, resume: bool) -> None:
                 f"SOLVER.MAX_ITER is {cfg.SOLVER.MAX_ITER}; it must be at least 1 (to evaluate "
                 "only: --eval-only)"
             )
+        check_schedule(cfg)
         check_crop_sampling(cfg)
         check_intra_batch_supervision(cfg)
         check_batch_size(cfg, comm.get_world_size())
@@ -166,6 +167,30 @@ def check_evaluation(cfg: CfgNode, *, eval_only: bool) -> None:
             raise ConfigError(
                 f"TEST.AUG.ENABLED: test-time augmentation is for semantic segmentation, but "
                 f"{name} is an instance set (evaluator_type {kind}); set TEST.AUG.ENABLED False"
+            )
+
+
+def check_schedule(cfg: CfgNode) -> None:
+    """Raises ConfigError for numbers of a training that libraries refuse without naming a key."""
+    solver = cfg.SOLVER
+    lowest = (
+        ("SOLVER.CHECKPOINT_PERIOD", 1, "; MAX_ITER or more saves the final weights only"),
+        ("SOLVER.BASE_LR", 0, ""),
+        ("DATALOADER.NUM_WORKERS", 0, "; 0 loads in the training process itself"),
+    )
+    for key, least, hint in lowest:
+        value = _value(cfg, key)
+        if value < least:
+            raise ConfigError(f"{key} is {value}; it must be at least {least}{hint}")
+    if solver.LR_SCHEDULER_NAME == "WarmupMultiStepLR" and list(solver.STEPS) != sorted(
+        set(solver.STEPS)
+    ):
+        raise ConfigError(f"SOLVER.STEPS {tuple(solver.STEPS)}: the iterations must increase")
+    for entry in cfg.TEST.EXPECTED_RESULTS:
+        if not isinstance(entry, (list, tuple)) or len(entry) != 4:
+            raise ConfigError(
+                f"TEST.EXPECTED_RESULTS: {entry!r} is not [task, metric, expected value, "
+                "tolerance], such as ['sem_seg', 'mIoU', 47.2, 0.5]"
             )
 
 

@@ -91,6 +91,11 @@ def test_steps_after_the_end_are_ignored_with_a_warning(caplog):
     assert "SOLVER.STEPS" in caplog.text and "30" in caplog.text
 
 
+def test_a_step_at_the_very_end_changes_nothing():
+    scheduler = build_lr_scheduler(solver_cfg("WarmupMultiStepLR", STEPS=(6, 10)), sgd(1.0))
+    assert rates_over(scheduler, 10)[-1] == pytest.approx(0.1)
+
+
 def test_fixed_gamma_steps_are_equally_long():
     scheduler = build_lr_scheduler(
         solver_cfg("WarmupStepWithFixedGammaLR", WARMUP_ITERS=0, NUM_DECAYS=1), sgd(1.0)

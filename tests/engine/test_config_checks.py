@@ -191,6 +191,21 @@ def test_training_without_iterations_points_to_eval_only(arguments, tiny_sets):
         setup(arguments("SOLVER.MAX_ITER", "0"))
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("SOLVER.CHECKPOINT_PERIOD", "0", "CHECKPOINT_PERIOD is 0; it must be at least 1"),
+        ("SOLVER.BASE_LR", "-1.0", r"BASE_LR is -1\.0"),
+        ("SOLVER.STEPS", "(30, 20)", r"STEPS \(30, 20\): the iterations must increase"),
+        ("DATALOADER.NUM_WORKERS", "-1", "NUM_WORKERS is -1"),
+        ("TEST.EXPECTED_RESULTS", "[['sem_seg']]", r"EXPECTED_RESULTS: \['sem_seg'\] is not"),
+    ],
+)
+def test_number_that_cannot_train_is_refused_before_training(arguments, key, value, message):
+    with pytest.raises(ConfigError, match=message):
+        setup(arguments(key, value))
+
+
 def test_output_folder_that_cannot_be_made_is_named(arguments, tiny_sets, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match=r"OUTPUT_DIR .*file/run cannot be written to"):

@@ -156,12 +156,13 @@ def build_lr_scheduler(cfg: CfgNode, optimizer: torch.optim.Optimizer) -> LRSche
     solver = cfg.SOLVER
     name = solver.LR_SCHEDULER_NAME
     if name == "WarmupMultiStepLR":
-        steps = [step for step in solver.STEPS if step <= solver.MAX_ITER]
+        # A step at MAX_ITER itself would be the rate of an iteration that is not run.
+        steps = [step for step in solver.STEPS if step < solver.MAX_ITER]
         if len(steps) != len(solver.STEPS):
             logging.getLogger(__name__).warning(
-                "SOLVER.STEPS after SOLVER.MAX_ITER (%d) are ignored: %s",
+                "SOLVER.STEPS from SOLVER.MAX_ITER (%d) on are ignored: %s",
                 solver.MAX_ITER,
-                [step for step in solver.STEPS if step > solver.MAX_ITER],
+                [step for step in solver.STEPS if step >= solver.MAX_ITER],
             )
         multiplier = MultiStepParamScheduler(
             values=[solver.GAMMA**k for k in range(len(steps) + 1)],
