@@ -49,8 +49,16 @@ def run(main: Callable, args: argparse.Namespace) -> None:
     except USER_ERRORS as error:
         _exit(error)
     except mp.ProcessExitedException as error:
-        # A spawned process has said what was wrong.
-        sys.exit(error.exit_code)
+        if error.signal_name is None:  # it has said what was wrong
+            sys.exit(error.exit_code)
+        hint = "; most often the machine was out of memory" if error.exit_code == -9 else ""
+        print(
+            f"error: the process of local rank {error.error_index} was ended by "
+            f"{error.signal_name}{hint}. Checkpoints written before are kept: --resume goes on",
+            file=sys.stderr,
+            flush=True,
+        )
+        sys.exit(128 - error.exit_code)  # as a shell reports a signal
 
 
 def _main_without_traceback(main: Callable, args: argparse.Namespace) -> None:

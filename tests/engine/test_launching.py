@@ -4,10 +4,11 @@ import argparse
 
 import pytest
 import torch
+from torch.multiprocessing import ProcessExitedException
 from torch.utils.data import DataLoader, Dataset
 
 from mask2former.data.dataset_mappers.reading import ImageDecodeError
-from mask2former.engine import WeightsError, run
+from mask2former.engine import WeightsError, launching, run
 from mask2former.engine.errors import message_of
 
 
@@ -60,6 +61,18 @@ def test_wrong_machines_are_refused_before_any_process_starts(
         run(lambda args: None, args)
     assert ended.value.code == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_process_that_the_system_killed_is_named(args, monkeypatch, capsys):
+    def killed(*_, **__):
+        raise ProcessExitedException("", 1, 4711, exit_code=-9, signal_name="SIGKILL")
+
+    monkeypatch.setattr(launching, "launch", killed)
+    with pytest.raises(SystemExit) as ended:
+        run(lambda args: None, args)
+    assert ended.value.code == 137
+    message = capsys.readouterr().err
+    assert "local rank 1 was ended by SIGKILL; most often the machine was out of memory" in message
 
 
 def test_other_errors_pass_through(args):
