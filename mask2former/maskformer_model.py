@@ -158,6 +158,7 @@ class MaskFormer(nn.Module):
         """Normalises the images, then pads them with zeros to one size."""
         images = [x["image"].to(self.device, non_blocking=True) for x in batched_inputs]
         images = [(image - self.pixel_mean) / self.pixel_std for image in images]
+        images = [image.to(self.pixel_mean.dtype) for image in images]  # model.half() is 16 bits
         return ImageList.from_tensors(images, self.size_divisibility)
 
     def losses(self, outputs: dict, targets: list[dict]) -> dict[str, Tensor]:

@@ -67,6 +67,8 @@ def ms_deform_attn(
 def _as_int_pairs(spatial_shapes: Sequence[tuple[int, int]] | Tensor) -> list[tuple[int, int]]:
     if isinstance(spatial_shapes, Tensor):
         spatial_shapes = spatial_shapes.tolist()
+    if torch.jit.is_tracing():  # sizes are tensors there, and a trace is of one size anyway
+        return [(int(height), int(width)) for height, width in spatial_shapes]
     return [(height, width) for height, width in spatial_shapes]
 
 

@@ -198,3 +198,41 @@ def test_negative_size_divisibility_means_the_backbones_own(model, monkeypatch):
 def test_pixel_statistics_are_not_saved(model):
     assert not {"pixel_mean", "pixel_std"} & set(model.state_dict())
     assert model.device == torch.device("cpu")
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize(
+    "case",
+    ["r50_panoptic", "swin_panoptic", "semask_panoptic", "maskformer_v1_res5"]
+    + ["maskformer_v1_transformer_encoder"],
+)
+def test_a_whole_model_may_be_of_another_dtype(case, dtype):
+    model = parity_models.model(case)
+    image = torch.arange(3 * 64 * 96).view(3, 64, 96) % 251
+    with torch.no_grad():
+        (expected,) = model([{"image": image.float()}])
+        model.to(dtype)
+        for given in (image.to(torch.uint8), image.float()):
+            (result,) = model([{"image": given}])
+            scores = result["sem_seg"].float()
+            error = (scores - expected["sem_seg"]).norm() / expected["sem_seg"].norm()
+            # Random weights: bfloat16 autocast is 0.27 away in the worst of these cases.
+            assert error < {torch.bfloat16: 0.5, torch.float16: 0.1, torch.float64: 1e-3}[dtype]
+
+
+@pytest.mark.filterwarnings("ignore")  # torch.jit is deprecated; Python ints in a trace
+@pytest.mark.parametrize("case", ["r50_panoptic", "swin_panoptic"])
+def test_the_network_can_be_traced(case):
+    model, images = parity_models.model(case), torch.randn(1, 3, 64, 96)
+
+    class Network(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = model
+
+        def forward(self, images):
+            return self.model.predictions(images)["pred_masks"]
+
+    with torch.no_grad():
+        traced = torch.jit.trace(Network(), images)
+        torch.testing.assert_close(traced(-images), Network()(-images), rtol=1e-3, atol=1e-3)

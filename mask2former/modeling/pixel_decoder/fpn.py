@@ -253,5 +253,6 @@ class TransformerEncoderPixelDecoder(BasePixelDecoder):
 
     def encode(self, coarsest: Tensor) -> tuple[Tensor, Tensor | None]:
         """The encoded map ``[B, conv_dim, H / 32, W / 32]``, twice."""
-        encoded = self.transformer(self.input_proj(coarsest), None, self.pe_layer(coarsest))
+        positions = self.pe_layer(coarsest).to(self.input_proj.weight.dtype)
+        encoded = self.transformer(self.input_proj(coarsest), None, positions)
         return encoded, encoded

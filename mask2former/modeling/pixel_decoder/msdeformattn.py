@@ -148,7 +148,7 @@ class MSDeformAttnTransformerEncoderOnly(nn.Module):
         spatial_shapes = [(src.shape[2], src.shape[3]) for src in srcs]
         tokens = torch.cat([to_tokens(src) for src in srcs], 1)  # [B, S, C], S = sum of H_l * W_l
         pos = torch.cat(
-            [to_tokens(pos) + level for pos, level in zip(pos_embeds, self.level_embed)], 1
+            [to_tokens(p).to(e.dtype) + e for p, e in zip(pos_embeds, self.level_embed)], 1
         )
         encoded = self.encoder(tokens, pos, spatial_shapes)  # [B, S, C]
         levels = encoded.split([height * width for height, width in spatial_shapes], 1)

@@ -185,7 +185,7 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
             positions = self.pe_layer(features, None).flatten(2).transpose(1, 2)
             projected = self.input_proj[level](features).flatten(2).transpose(1, 2)
             values.append(projected + self.level_embed.weight[level])
-            keys.append(values[-1] + positions)
+            keys.append(values[-1] + positions.to(self.level_embed.weight.dtype))
         return keys, values
 
     @torch.no_grad()

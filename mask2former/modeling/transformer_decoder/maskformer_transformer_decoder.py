@@ -131,7 +131,7 @@ class StandardTransformerDecoder(nn.Module):
             pred_logits [B, Q, K + 1] with mask classification, pred_masks [B, Q, H/4, W/4], and
             aux_outputs with deep supervision.
         """
-        pos = self.pe_layer(x, mask)  # [B or 1, C, h, w]
+        pos = self.pe_layer(x, mask).to(self.query_embed.weight.dtype)  # [B or 1, C, h, w]
         decoded, _ = self.transformer(
             self.input_proj(x), mask, self.query_embed.weight, pos
         )  # [layers, B, Q, C]
