@@ -15,6 +15,8 @@ from detectron2.modeling.backbone import Backbone
 from detectron2.structures import ImageList, Instances
 
 from .modeling.build_criterion import build_criterion
+from .modeling.criterion import SetCriterion  # noqa: F401 - the published module has the name, too
+from .modeling.matcher import HungarianMatcher  # noqa: F401 - so has it this one
 from .modeling.postprocessing import Frame, Settings, segment
 
 
