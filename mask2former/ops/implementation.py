@@ -13,6 +13,7 @@ from mask2former.ops.libraries import (
     MASK_STRIPS,
     MS_DEFORM_ATTN,
     NEIGHBORHOOD_ATTENTION,
+    TOKEN_LAYERS,
     MissingLibrary,
     load,
 )
@@ -28,6 +29,7 @@ _IN_WORDS = {
     MS_DEFORM_ATTN: "Multi-scale deformable attention",
     MASK_STRIPS: "Post-processing of masks",
     NEIGHBORHOOD_ATTENTION: "Neighbourhood attention",
+    TOKEN_LAYERS: "Inference of transformer layers",
 }
 
 

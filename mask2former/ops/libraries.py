@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -17,6 +18,8 @@ MS_DEFORM_ATTN = "ms_deform_attn"
 NEIGHBORHOOD_ATTENTION = "neighborhood_attention"
 # Post-processing; on the CPU only, elsewhere PyTorch does it.
 MASK_STRIPS = "mask_strips"
+# Whole layers for inference; on the CPU only.
+TOKEN_LAYERS = "token_layers"
 # The published algorithm for GPUs: only benchmarks use it (build_ops.py --yardstick).
 MS_DEFORM_ATTN_YARDSTICK = "ms_deform_attn_yardstick"
 
@@ -59,7 +62,28 @@ def load(device_type: str, op: str = MS_DEFORM_ATTN) -> ctypes.CDLL:
     if version != ABI:
         raise MissingLibrary(f"{path} is of another version ({version}, not {ABI}); {remedy}")
     _declare(library, device_type, op)
+    if op == TOKEN_LAYERS:
+        torch_sgemm()
     return library
+
+
+@cache
+def torch_sgemm() -> int:
+    """The address of Fortran's ``sgemm`` in the library that torch multiplies matrices with.
+
+    Raises:
+        MissingLibrary: if torch has none that can be called from outside.
+    """
+    suffix = {"darwin": "dylib", "win32": "dll"}.get(sys.platform, "so")
+    prefix = "" if sys.platform == "win32" else "lib"
+    path = Path(torch.__file__).parent / "lib" / f"{prefix}torch_cpu.{suffix}"
+    try:
+        function = ctypes.CDLL(str(path)).sgemm_
+    except (OSError, AttributeError) as error:
+        raise MissingLibrary(f"this build of torch shows no sgemm ({error})") from error
+    if sys.byteorder != "little":
+        raise MissingLibrary("sizes can be handed to sgemm on little-endian machines only")
+    return ctypes.cast(function, _POINTER).value
 
 
 _NUMBER = ctypes.c_int
@@ -98,12 +122,27 @@ _MASK_STRIPS = {
     "argmax": (2, [_NUMBER]),
 }
 
+# Of token_layers: what stands before sgemm and the number of threads.
+_FLOATS = ctypes.POINTER(ctypes.c_float)
+_POINTERS = ctypes.POINTER(_POINTER)
+_TOKEN_LAYERS = {
+    "perceptron": [_SIZES, _FLOATS, _POINTERS, _POINTER],
+    "windows": [_SIZES, _FLOATS, _POINTERS, _POINTER],
+    "samples": [_SIZES, _POINTERS, _POINTER, _POINTER, _POINTER],
+}
+
 
 def _declare(library: ctypes.CDLL, device_type: str, op: str) -> None:
     if op == MASK_STRIPS:
         for name, (tensors, last) in _MASK_STRIPS.items():
             function = getattr(library, f"{op}_{device_type}_{name}")
             function.argtypes = [_SIZES, *[_POINTER] * tensors, *last]
+            function.restype = None
+        return
+    if op == TOKEN_LAYERS:
+        for name, arguments in _TOKEN_LAYERS.items():
+            function = getattr(library, f"{op}_{device_type}_{name}")
+            function.argtypes = [*arguments, _POINTER, _NUMBER]
             function.restype = None
         return
     first, forward, backward, last_forward, last_backward = _SIGNATURES[op, device_type]

@@ -1,0 +1,299 @@
+// Layers of transformers on a block of tokens, for one instruction set: see token_layers_cpu.cpp.
+//
+// Included by token_layers_cpu.cpp once per instruction set, inside a namespace of its own, with
+// VECTOR_BYTES set to the width of a register. No include guard, on purpose.
+
+#include "cpu_vectors.h"
+#include "cpu_math.h"
+
+// ---------------------------------------------------------------- rows
+
+// to = (from - mean) / sqrt(variance + eps) * weight + bias; `to` may be `from`.
+INLINE void norm_row(const Norm& norm, const float* from, int64_t n, float* to) {
+  Floats sum = {};
+  for (int64_t i = 0; i < n; i += lanes) sum += load<lanes>(from + i);
+  const float mean = sum_of_lanes<float>(sum) / n;
+  Floats squares = {};
+  for (int64_t i = 0; i < n; i += lanes) {
+    const Floats centred = load<lanes>(from + i) - mean;
+    squares += centred * centred;
+  }
+  const float scale = 1.0f / std::sqrt(sum_of_lanes<float>(squares) / n + norm.eps);
+  for (int64_t i = 0; i < n; i += lanes) {
+    const Floats normed = (load<lanes>(from + i) - mean) * scale;
+    store<lanes>(to + i, normed * load<lanes>(norm.weight + i) + load<lanes>(norm.bias + i));
+  }
+}
+
+// to = from + bias
+INLINE void biased_row(const float* from, const float* bias, int64_t n, float* to) {
+  if (!bias) {
+    if (to != from) std::memcpy(to, from, n * sizeof(float));
+    return;
+  }
+  for (int64_t i = 0; i < n; i += lanes)
+    store<lanes>(to + i, load<lanes>(from + i) + load<lanes>(bias + i));
+}
+
+template <bool GELU>
+INLINE void activate(const float* bias, int64_t n, float* row) {
+  for (int64_t i = 0; i < n; i += lanes) {
+    Floats value = load<lanes>(row + i);
+    if (bias) value += load<lanes>(bias + i);
+    store<lanes>(row + i, GELU ? gelu_of(value) : pick(value < all(0.0f), all(0.0f), value));
+  }
+}
+
+// ---------------------------------------------------------------- perceptron
+
+inline void perceptron(const Perceptron& p, Sgemm sgemm, int64_t begin, int64_t end, float* scratch) {
+  const int64_t rows = end - begin, width = p.fc1.inputs, wide = p.fc1.outputs;
+  const float* const x = p.x + begin * width;
+  float *const out = p.out + begin * width, *const hidden = scratch, *normed = hidden + rows * wide;
+  if (p.entry.weight) {
+    for (int64_t r = 0; r < rows; ++r)
+      biased_row(x + r * width, p.entry.bias, width, normed + r * width);
+    product(sgemm, p.entry, p.joining + begin * p.entry.inputs, rows, 1.0f, normed);
+    for (int64_t r = 0; r < rows; ++r)
+      norm_row(p.first_norm, normed + r * width, width, normed + r * width);
+  } else {
+    for (int64_t r = 0; r < rows; ++r) norm_row(p.first_norm, x + r * width, width, normed + r * width);
+  }
+  product(sgemm, p.fc1, normed, rows, 0.0f, hidden);
+  for (int64_t r = 0; r < rows; ++r)
+    if (p.gelu)
+      activate<true>(p.fc1.bias, wide, hidden + r * wide);
+    else
+      activate<false>(p.fc1.bias, wide, hidden + r * wide);
+  const float* const skipped = p.entry.weight ? normed : x;
+  for (int64_t r = 0; r < rows; ++r)
+    biased_row(skipped + r * width, p.fc2.bias, width, out + r * width);
+  product(sgemm, p.fc2, hidden, rows, 1.0f, out);
+  if (p.last_norm.weight)
+    for (int64_t r = 0; r < rows; ++r)
+      norm_row(p.last_norm, out + r * width, width, out + r * width);
+}
+
+// ---------------------------------------------------------------- windows
+
+// Logits of ROWS queries (`stride` apart) with all keys, [depth, padded]: to [ROWS, padded].
+template <int ROWS, int COLUMNS>
+INLINE void logits_of(const float* queries, int64_t stride, const float* keys, int64_t depth,
+                      int64_t padded, float* to) {
+  Floats sum[ROWS][COLUMNS] = {};
+  for (int64_t d = 0; d < depth; ++d) {
+    Floats key[COLUMNS];
+    for (int c = 0; c < COLUMNS; ++c) key[c] = load<lanes>(keys + d * padded + c * lanes);
+    for (int r = 0; r < ROWS; ++r)
+      for (int c = 0; c < COLUMNS; ++c) sum[r][c] += queries[r * stride + d] * key[c];
+  }
+  for (int r = 0; r < ROWS; ++r)
+    for (int c = 0; c < COLUMNS; ++c) store<lanes>(to + r * padded + c * lanes, sum[r][c]);
+}
+
+// The values of `count` keys (`stride` apart), weighted by ROWS rows of `weights`, times `scale`.
+template <int ROWS, int COLUMNS>
+INLINE void weighted_values(const float* weights, int64_t padded, const float* scale,
+                            const float* values, int64_t count, int64_t stride, float* to,
+                            int64_t to_stride) {
+  Floats sum[ROWS][COLUMNS] = {};
+  for (int64_t n = 0; n < count; ++n) {
+    Floats value[COLUMNS];
+    for (int c = 0; c < COLUMNS; ++c) value[c] = load<lanes>(values + n * stride + c * lanes);
+    for (int r = 0; r < ROWS; ++r)
+      for (int c = 0; c < COLUMNS; ++c) sum[r][c] += weights[r * padded + n] * value[c];
+  }
+  for (int r = 0; r < ROWS; ++r)
+    for (int c = 0; c < COLUMNS; ++c) store<lanes>(to + r * to_stride + c * lanes, sum[r][c] * scale[r]);
+}
+
+// ROWS queries of one head.
+template <int ROWS>
+INLINE void attend(const Windows& p, const float* queries, const float* keys, const float* values,
+                   int64_t stride, const float* bias, const float* separation, float* logits,
+                   float* to, int64_t to_stride) {
+  constexpr int wide = VECTOR_BYTES == 64 ? 4 : 2;
+  const int64_t count = p.size * p.size, depth = p.qkv.inputs / p.heads, padded = p.padded;
+  int64_t at = 0;
+  for (; at + wide * lanes <= padded; at += wide * lanes)
+    logits_of<ROWS, wide>(queries, stride, keys + at, depth, padded, logits + at);
+  for (; at < padded; at += lanes)
+    logits_of<ROWS, 1>(queries, stride, keys + at, depth, padded, logits + at);
+
+  float scale[ROWS];
+  for (int r = 0; r < ROWS; ++r) {
+    float* const row = logits + r * padded;
+    Floats largest = all(-INFINITY);
+    for (int64_t i = 0; i < padded; i += lanes) {
+      Floats value = load<lanes>(row + i) * p.scale + load<lanes>(bias + r * padded + i);
+      if (separation) value += load<lanes>(separation + r * padded + i);
+      largest = larger(largest, value);
+      store<lanes>(row + i, value);
+    }
+    const float most = largest_lane(largest);
+    Floats sum = {};
+    for (int64_t i = 0; i < padded; i += lanes) {
+      const Floats power = exp_of(load<lanes>(row + i) - most);
+      sum += power;
+      store<lanes>(row + i, power);
+    }
+    scale[r] = 1.0f / sum_of_lanes<float>(sum);
+  }
+  at = 0;
+  for (; at + 2 * lanes <= depth; at += 2 * lanes)
+    weighted_values<ROWS, 2>(logits, padded, scale, values + at, count, stride, to + at, to_stride);
+  for (; at < depth; at += lanes)
+    weighted_values<ROWS, 1>(logits, padded, scale, values + at, count, stride, to + at, to_stride);
+}
+
+// One window: qkv [N, 3 channels] to `to` [N, channels].
+inline void attend_window(const Windows& p, const float* qkv, int64_t kind, float* keys,
+                          float* logits, float* to) {
+  const int64_t count = p.size * p.size, channels = p.qkv.inputs, stride = 3 * channels;
+  const int64_t depth = channels / p.heads;
+  const float* const separation = kind ? p.separation + kind * count * p.padded : nullptr;
+  for (int64_t head = 0; head < p.heads; ++head) {
+    const float* const queries = qkv + head * depth;
+    for (int64_t n = 0; n < count; ++n)
+      for (int64_t d = 0; d < depth; ++d) keys[d * p.padded + n] = queries[n * stride + channels + d];
+    const float* const values = queries + 2 * channels;
+    const float* const bias = p.bias + head * count * p.padded;
+    int64_t row = 0;
+    for (; row + 4 <= count; row += 4)
+      attend<4>(p, queries + row * stride, keys, values, stride, bias + row * p.padded,
+                separation ? separation + row * p.padded : nullptr, logits,
+                to + row * channels + head * depth, channels);
+    for (; row < count; ++row)
+      attend<1>(p, queries + row * stride, keys, values, stride, bias + row * p.padded,
+                separation ? separation + row * p.padded : nullptr, logits,
+                to + row * channels + head * depth, channels);
+  }
+}
+
+// Calls visit(token of the window, its row in x or -1 where the map was padded) for all tokens.
+template <typename Visit>
+INLINE void visit_window(const Windows& p, int64_t window, Visit visit) {
+  const int64_t rows = (p.height + p.size - 1) / p.size, columns = (p.width + p.size - 1) / p.size;
+  const int64_t column = window % columns, row = window / columns % rows;
+  const int64_t image = window / columns / rows;
+  for (int64_t i = 0; i < p.size; ++i) {
+    const int64_t y = (row * p.size + i + p.shift) % (rows * p.size);
+    for (int64_t j = 0; j < p.size; ++j) {
+      const int64_t x = (column * p.size + j + p.shift) % (columns * p.size);
+      const bool inside = y < p.height && x < p.width;
+      visit(i * p.size + j, inside ? (image * p.height + y) * p.width + x : -1);
+    }
+  }
+}
+
+inline void windows(const Windows& p, Sgemm sgemm, int64_t begin, int64_t end, float* scratch) {
+  const int64_t tokens = p.size * p.size, channels = p.qkv.inputs, depth = channels / p.heads;
+  const int64_t rows = (p.height + p.size - 1) / p.size, columns = (p.width + p.size - 1) / p.size;
+  const int64_t all_tokens = (end - begin) * tokens;
+  float *const normed = scratch, *const qkv = normed + all_tokens * channels;
+  float *const attended = qkv + all_tokens * p.qkv.outputs;
+  float *const keys = attended + all_tokens * channels, *const logits = keys + depth * p.padded;
+  for (int64_t window = begin; window < end; ++window) {
+    float* const to = normed + (window - begin) * tokens * channels;
+    visit_window(p, window, [&](int64_t token, int64_t from) {
+      if (from < 0)
+        std::memset(to + token * channels, 0, channels * sizeof(float));
+      else
+        norm_row(p.norm, p.x + from * channels, channels, to + token * channels);
+    });
+  }
+  product(sgemm, p.qkv, normed, all_tokens, 0.0f, qkv);
+  for (int64_t row = 0; p.qkv.bias && row < all_tokens; ++row) {
+    float* const to = qkv + row * p.qkv.outputs;
+    biased_row(to, p.qkv.bias, p.qkv.outputs, to);
+  }
+  std::memset(keys, 0, depth * p.padded * sizeof(float));  // columns that stand for no key
+  for (int64_t window = begin; window < end; ++window) {
+    const int64_t last_column = window % columns == columns - 1;
+    const int64_t last_row = window / columns % rows == rows - 1;
+    const int64_t offset = (window - begin) * tokens;
+    attend_window(p, qkv + offset * p.qkv.outputs, p.shift ? 2 * last_row + last_column : 0, keys,
+                  logits, attended + offset * channels);
+  }
+  product(sgemm, p.proj, attended, all_tokens, 0.0f, normed);
+  for (int64_t window = begin; window < end; ++window) {
+    const float* const from = normed + (window - begin) * tokens * channels;
+    visit_window(p, window, [&](int64_t token, int64_t to) {
+      if (to < 0) return;
+      for (int64_t c = 0; c < channels; c += lanes) {
+        Floats value = load<lanes>(from + token * channels + c) + load<lanes>(p.x + to * channels + c);
+        if (p.proj.bias) value += load<lanes>(p.proj.bias + c);
+        store<lanes>(p.out + to * channels + c, value);
+      }
+    });
+  }
+}
+
+// ---------------------------------------------------------------- samples
+
+// Softmax of neighbouring groups of `length` numbers, in place; `n` is a multiple of both.
+INLINE void grouped_softmax(float* row, int64_t n, int64_t length) {
+  for (int64_t group = 0; group < n; group += length) {
+    float most = row[group];
+    for (int64_t i = 1; i < length; ++i) most = row[group + i] > most ? row[group + i] : most;
+    for (int64_t i = 0; i < length; ++i) row[group + i] -= most;
+  }
+  for (int64_t i = 0; i < n; i += lanes) store<lanes>(row + i, exp_of(load<lanes>(row + i)));
+  for (int64_t group = 0; group < n; group += length) {
+    float sum = 0.0f;
+    for (int64_t i = 0; i < length; ++i) sum += row[group + i];
+    const float scale = 1.0f / sum;
+    for (int64_t i = 0; i < length; ++i) row[group + i] *= scale;
+  }
+}
+
+inline void samples(const Samples& p, Sgemm sgemm, int64_t image, int64_t begin, int64_t end,
+                    float* scratch) {
+  const int64_t rows = end - begin, inputs = p.value_proj.inputs, values = p.value_proj.outputs;
+  const int64_t first = image * p.tokens + begin, depth = values / p.heads;
+  const int64_t wide = p.offsets.outputs, narrow = p.attention.outputs;
+  const int64_t a_level = 2 * p.points, a_head = a_level * p.levels;
+  const float* const x = p.x + first * inputs;
+  float *const placed = scratch, *const value = placed + rows * inputs;
+  float* const reference = value + rows * values;
+
+  product(sgemm, p.value_proj, x, rows, 0.0f, value);
+  for (int64_t r = 0; r < rows; ++r)
+    for (int64_t head = 0; head < p.heads; ++head) {
+      const int64_t to = ((image * p.heads + head) * p.tokens + begin + r) * depth;
+      biased_row(value + r * values + head * depth,
+                 p.value_proj.bias ? p.value_proj.bias + head * depth : nullptr, depth, p.value + to);
+    }
+
+  const float* const pos = p.pos + image * p.pos_stride + begin * inputs;
+  for (int64_t i = 0; i < rows * inputs; i += lanes)
+    store<lanes>(placed + i, load<lanes>(x + i) + load<lanes>(pos + i));
+
+  float* const weights = p.weights + first * narrow;
+  product(sgemm, p.attention, placed, rows, 0.0f, weights);
+  for (int64_t r = 0; r < rows; ++r) {
+    float* const row = weights + r * narrow;
+    biased_row(row, p.attention.bias, narrow, row);
+    grouped_softmax(row, narrow, p.levels * p.points);
+  }
+
+  float* const locations = p.locations + first * wide;
+  product(sgemm, p.offsets, placed, rows, 0.0f, locations);
+  for (int64_t r = 0; r < rows; ++r) {
+    const float* const point =
+        p.reference + image * p.reference_batch + (begin + r) * p.reference_token;
+    for (int64_t level = 0; level < p.levels; ++level)
+      for (int64_t i = 0; i < a_level; i += 2)
+        for (int xy = 0; xy < 2; ++xy)
+          reference[level * a_level + i + xy] = point[level * p.reference_level + xy];
+    for (int64_t i = a_head; i < wide; ++i) reference[i] = reference[i - a_head];
+    float* const row = locations + r * wide;
+    for (int64_t i = 0; i < wide; i += lanes) {
+      Floats offset = load<lanes>(row + i);
+      if (p.offsets.bias) offset += load<lanes>(p.offsets.bias + i);
+      store<lanes>(row + i, offset * load<lanes>(p.inverse + i) + load<lanes>(reference + i));
+    }
+  }
+}
+
+inline Kernels kernels(DType) { return {perceptron, windows, samples}; }
