@@ -63,29 +63,35 @@ def load(device_type: str, op: str = MS_DEFORM_ATTN) -> ctypes.CDLL:
         raise MissingLibrary(f"{path} is of another version ({version}, not {ABI}); {remedy}")
     _declare(library, device_type, op)
     if op == TOKEN_LAYERS:
-        torch_sgemm()
+        torch_blas()
     return library
 
 
 @cache
-def torch_sgemm() -> int:
-    """The address of Fortran's ``sgemm`` in the library that torch multiplies matrices with.
+def torch_blas() -> ctypes.Array:
+    """Addresses of Fortran's ``sgemm`` in the library that torch multiplies matrices with.
+
+    After it, those of MKL's ``sgemm_pack_get_size``, ``sgemm_pack`` and ``sgemm_compute``, or null.
 
     Raises:
         MissingLibrary: if torch has none that can be called from outside.
     """
+    if sys.byteorder != "little":
+        raise MissingLibrary("sizes can be handed to sgemm on little-endian machines only")
     suffix = {"darwin": "dylib", "win32": "dll"}.get(sys.platform, "so")
     prefix = "" if sys.platform == "win32" else "lib"
     path = Path(torch.__file__).parent / "lib" / f"{prefix}torch_cpu.{suffix}"
     try:
-        function = ctypes.CDLL(str(path)).sgemm_
+        library = ctypes.CDLL(str(path))
+        functions = [library.sgemm_]
     except (OSError, AttributeError) as error:
         raise MissingLibrary(f"this build of torch shows no sgemm ({error})") from error
-    if sys.byteorder != "little":
-        raise MissingLibrary("sizes can be handed to sgemm on little-endian machines only")
-    return ctypes.cast(function, _POINTER).value
+    packing = [getattr(library, f"sgemm_{name}_", None) for name in _PACKING]
+    functions += packing if all(packing) else [None] * len(packing)
+    return (_POINTER * 4)(*[ctypes.cast(f, _POINTER).value if f else None for f in functions])
 
 
+_PACKING = ("pack_get_size", "pack", "compute")
 _NUMBER = ctypes.c_int
 # (op, device) -> what stands before the tensors, how many tensors forward and backward take, and
 # what stands after them forward and backward.
@@ -122,13 +128,14 @@ _MASK_STRIPS = {
     "argmax": (2, [_NUMBER]),
 }
 
-# Of token_layers: what stands before sgemm and the number of threads.
+# Of token_layers: what stands before the number of threads; torch_blas is the last pointer.
 _FLOATS = ctypes.POINTER(ctypes.c_float)
 _POINTERS = ctypes.POINTER(_POINTER)
 _TOKEN_LAYERS = {
-    "perceptron": [_SIZES, _FLOATS, _POINTERS, _POINTER],
-    "windows": [_SIZES, _FLOATS, _POINTERS, _POINTER],
-    "samples": [_SIZES, _POINTERS, _POINTER, _POINTER, _POINTER],
+    "perceptron": [_SIZES, _FLOATS, _POINTERS, _POINTER, _POINTER],
+    "attention": [_SIZES, *[_POINTER] * 5, ctypes.c_float],
+    "windows": [_SIZES, _FLOATS, _POINTERS, _POINTER, _POINTER],
+    "samples": [_SIZES, _POINTERS, _POINTER, _POINTER, _POINTER, _POINTER],
 }
 
 
@@ -142,7 +149,7 @@ def _declare(library: ctypes.CDLL, device_type: str, op: str) -> None:
     if op == TOKEN_LAYERS:
         for name, arguments in _TOKEN_LAYERS.items():
             function = getattr(library, f"{op}_{device_type}_{name}")
-            function.argtypes = [*arguments, _POINTER, _NUMBER]
+            function.argtypes = [*arguments, _NUMBER]
             function.restype = None
         return
     first, forward, backward, last_forward, last_backward = _SIGNATURES[op, device_type]

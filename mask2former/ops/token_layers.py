@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from mask2former.ops.implementation import use_kernel
-from mask2former.ops.libraries import TOKEN_LAYERS, load, torch_sgemm
+from mask2former.ops.libraries import TOKEN_LAYERS, load, torch_blas
 
 WIDTH = 16  # numbers of a row come in multiples of this
 
@@ -89,17 +89,54 @@ def post_norm_perceptron(
     return _perceptron(x, attended, projection, norm1, linear1, linear2, norm2, gelu=False)
 
 
+def perceptron_then_norm(x: Tensor, linear1: nn.Linear, linear2: nn.Linear, norm: nn.LayerNorm):
+    """``norm(x + linear2(relu(linear1(x))))``, ``[..., C]``."""
+    return _perceptron(x, None, None, None, linear1, linear2, norm, gelu=False)
+
+
 def _perceptron(x, joining, entry, first_norm, fc1, fc2, last_norm, *, gelu: bool) -> Tensor:
     x = x.contiguous()
     joining = None if joining is None else joining.contiguous()
     out = torch.empty_like(x)
     tokens = x.numel() // x.shape[-1]
     sizes = (tokens, int(gelu), *_sizes(entry), *_sizes(fc1), *_sizes(fc2))
-    numbers = (first_norm.eps, last_norm.eps if last_norm is not None else 0.0)
+    numbers = [0.0 if norm is None else norm.eps for norm in (first_norm, last_norm)]
     parts = (entry, fc1, fc2, first_norm, last_norm)
     pointers = (_pointer(x), _pointer(joining), *[p for part in parts for p in _pointers(part)])
     load("cpu", TOKEN_LAYERS).token_layers_cpu_perceptron(
-        _int64s(sizes), _floats(numbers), _array(pointers), _pointer(out), *_sgemm_and_threads()
+        _int64s(sizes), _floats(numbers), _array(pointers), _pointer(out), *_blas_and_threads()
+    )
+    return out
+
+
+def cross_attention(
+    query: Tensor, keys: Tensor, value: Tensor, attend: Tensor | None, heads: int
+) -> Tensor:
+    """Scaled dot-product attention of few queries to many keys.
+
+    Args:
+        query: ``[B, Q, C]``, ``C / heads`` being a multiple of 16.
+        keys: transposed, ``[B, C, N]``.
+        value: ``[B, N, C]``.
+        attend: bool, broadcastable to ``[B, heads, Q, N]``; False is blocked. Every row has a True.
+
+    Returns:
+        ``[B, Q, C]``.
+    """
+    query, keys, value = query.contiguous(), keys.contiguous(), value.contiguous()
+    batch, rows, channels = query.shape
+    count, strides = value.shape[1], (0, 0, 0)
+    if attend is not None:
+        attend = attend.expand(batch, heads, rows, count)
+        if attend.stride(-1) != 1:
+            attend = attend.contiguous()
+        strides = attend.stride()[:3]
+    out = torch.empty_like(query)
+    load("cpu", TOKEN_LAYERS).token_layers_cpu_attention(
+        _int64s((batch, heads, channels // heads, rows, count, *strides)),
+        *map(_pointer, (query, keys, value, attend, out)),
+        (channels // heads) ** -0.5,
+        torch.get_num_threads(),
     )
     return out
 
@@ -140,7 +177,7 @@ def window_attention(
         _floats((scale, norm.eps)),
         _array([*map(_pointer, pointers), *_pointers(qkv), *_pointers(proj), *_pointers(norm)]),
         _pointer(out),
-        *_sgemm_and_threads(),
+        *_blas_and_threads(),
     )
     return out
 
@@ -190,7 +227,7 @@ def deformable_samples(
         _int64s((*sizes, *reference_points.stride()[:3], *[n for p in linears for n in _sizes(p)])),
         _array([*map(_pointer, inputs), *[p for part in linears for p in _pointers(part)]]),
         *map(_pointer, (value, locations, weights)),
-        *_sgemm_and_threads(),
+        *_blas_and_threads(),
     )
     return value.transpose(1, 2), locations, weights
 
@@ -219,5 +256,5 @@ def _array(pointers) -> ctypes.Array:
     return (ctypes.c_void_p * len(pointers))(*pointers)
 
 
-def _sgemm_and_threads() -> tuple[int, int]:
-    return torch_sgemm(), torch.get_num_threads()
+def _blas_and_threads() -> tuple[ctypes.Array, int]:
+    return torch_blas(), torch.get_num_threads()

@@ -23,17 +23,45 @@ INLINE S sum_of_lanes(V value) {
   return sum;
 }
 
+#if defined(__clang__)
+INLINE float total(Floats value) { return sum_of_lanes<float>(value); }
 INLINE float largest_lane(Floats value) {
   float largest = value[0];
   for (int i = 1; i < lanes; ++i) largest = value[i] > largest ? value[i] : largest;
   return largest;
 }
+#else
+// The same lanes, STEP further round.
+template <int STEP, int... LANE>
+INLINE Floats rotated(Floats value, std::integer_sequence<int, LANE...>) {
+  return __builtin_shuffle(value, Ints{(LANE + STEP) % lanes...});
+}
+// Sum and largest of the lanes, folding halves onto each other.
+template <int STEP = lanes / 2>
+INLINE float total(Floats value) {
+  value += rotated<STEP>(value, std::make_integer_sequence<int, lanes>());
+  if constexpr (STEP > 1)
+    return total<STEP / 2>(value);
+  else
+    return value[0];
+}
+template <int STEP = lanes / 2>
+INLINE float largest_lane(Floats value) {
+  value = larger(value, rotated<STEP>(value, std::make_integer_sequence<int, lanes>()));
+  if constexpr (STEP > 1)
+    return largest_lane<STEP / 2>(value);
+  else
+    return value[0];
+}
+#endif
 
-// exp(z) for |z| <= 87, beyond as at the border; not a number stays so.
+// exp(z) for |z| <= 87; above, as there; below, 0 (what is smaller yet would make every product with
+// it a denormal number, many times slower). Not a number stays so.
 INLINE Floats exp_of(Floats z) {
   // exp(z) = 2^n * exp(r) with |r| <= ln(2) / 2; the polynomial is that of Cephes' expf.
   z = pick(z > all(87.0f), all(87.0f), z);
-  z = pick(z < all(-87.0f), all(-87.0f), z);
+  const Ints tiny = z < all(-87.0f);
+  z = pick(tiny, all(-87.0f), z);
   const Floats shift = all(12582912.0f);  // 1.5 * 2^23: adding it rounds to a whole number
   const Floats shifted = z * 1.44269504088896341f + shift;
   const Floats n = shifted - shift;
@@ -45,7 +73,7 @@ INLINE Floats exp_of(Floats z) {
   power = power * r + 5.0000001201e-1f;
   power = power * (r * r) + r + 1.0f;
   const Floats scale = floats((bits(shifted) - bits(shift) + 127) << 23);
-  return power * scale;
+  return pick(tiny, all(0.0f), power * scale);
 }
 
 INLINE Floats sigmoid_of(Floats x) { return 1.0f / (1.0f + exp_of(-x)); }

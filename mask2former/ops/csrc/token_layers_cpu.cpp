@@ -15,6 +15,8 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <initializer_list>
+#include <memory>
 #include <utility>
 #include <vector>
 
@@ -28,10 +30,28 @@ typedef void (*Sgemm)(const char* trans_a, const char* trans_b, const int64_t* m
                       const int64_t* k, const float* alpha, const float* a, const int64_t* lda,
                       const float* b, const int64_t* ldb, const float* beta, float* c,
                       const int64_t* ldc);
+// MKL's sgemm in two steps: weights are brought into its own order once, not for every block of
+// tokens. The size is in bytes.
+typedef size_t (*SgemmPackSize)(const char* which, const int64_t* m, const int64_t* n, const int64_t* k);
+typedef void (*SgemmPack)(const char* which, const char* trans, const int64_t* m, const int64_t* n,
+                          const int64_t* k, const float* alpha, const float* from, const int64_t* ld,
+                          float* to);
+typedef void (*SgemmCompute)(const char* trans_a, const char* trans_b, const int64_t* m,
+                             const int64_t* n, const int64_t* k, const float* a, const int64_t* lda,
+                             const float* b, const int64_t* ldb, const float* beta, float* c,
+                             const int64_t* ldc);
+struct Blas {
+  Sgemm sgemm;
+  SgemmPackSize pack_size;  // null, as the next two, where torch has no MKL
+  SgemmPack pack;
+  SgemmCompute compute;
+};
 
 struct Linear {
   const float *weight, *bias;
   int64_t outputs, inputs;
+  const float* packed = nullptr;  // for products with `packed_rows` rows
+  int64_t packed_rows = 0;
 };
 struct Norm {
   const float *weight, *bias;  // weight null: no norm
@@ -39,15 +59,47 @@ struct Norm {
 };
 
 // to [rows, outputs] = beta * to + from [rows, inputs] weight^T, without the bias.
-void product(Sgemm sgemm, const Linear& linear, const float* from, int64_t rows, float beta, float* to) {
+void product(const Blas& blas, const Linear& linear, const float* from, int64_t rows, float beta,
+             float* to) {
+  const int64_t *m = &linear.outputs, *k = &linear.inputs;
   const float one = 1.0f;
-  sgemm("T", "N", &linear.outputs, &rows, &linear.inputs, &one, linear.weight, &linear.inputs, from,
-        &linear.inputs, &beta, to, &linear.outputs);
+  if (linear.packed && rows == linear.packed_rows)
+    blas.compute("P", "N", m, &rows, k, linear.packed, k, from, k, &beta, to, m);
+  else
+    blas.sgemm("T", "N", m, &rows, k, &one, linear.weight, k, from, k, &beta, to, m);
 }
+
+// Gives linear layers their packed weights, as long as this lives.
+class Packed {
+ public:
+  Packed(const Blas& blas, std::initializer_list<Linear*> linears, int64_t rows, int64_t total,
+         int threads) {
+    if (!blas.pack || total < worth_packing) return;
+    std::vector<Linear*> wanted;
+    for (Linear* linear : linears)
+      if (linear->weight) wanted.push_back(linear);
+    memory.resize(wanted.size());
+#pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1)
+    for (int64_t i = 0; i < int64_t(wanted.size()); ++i) {
+      Linear& linear = *wanted[i];
+      const float one = 1.0f;
+      memory[i].reset(new char[blas.pack_size("A", &linear.outputs, &rows, &linear.inputs) + 64]);
+      float* const to = reinterpret_cast<float*>((uintptr_t(memory[i].get()) + 63) / 64 * 64);
+      blas.pack("A", "T", &linear.outputs, &rows, &linear.inputs, &one, linear.weight,
+                &linear.inputs, to);
+      linear.packed = to, linear.packed_rows = rows;
+    }
+  }
+
+ private:
+  static constexpr int64_t worth_packing = 512;  // tokens
+  std::vector<std::unique_ptr<char[]>> memory;
+};
 
 // out = last_norm(y + fc2(act(fc1(n)))) of tokens [tokens, width], where n = first_norm(y), and
 //   y = x                                  without `entry` (a pre-norm layer), or
 //   y = n = first_norm(x + entry(joining)) with it (the second half of a post-norm layer).
+// A missing norm leaves numbers as they are.
 struct Perceptron {
   const float *x, *joining;
   Linear entry, fc1, fc2;
@@ -55,6 +107,21 @@ struct Perceptron {
   int64_t tokens, gelu;
   float* out;
 };
+
+// out [batch, rows, heads * depth] = softmax(scale * queries keys, where `attend` allows) values.
+//   queries [batch, rows, heads * depth], keys [batch, heads * depth, count] (transposed),
+//   values [batch, count, heads * depth]; attend: bool with strides (attend_image, attend_head,
+//   attend_row, 1), not 0 where a row may look, which is somewhere for every row.
+struct Attention {
+  const float *queries, *keys, *values;
+  const uint8_t* attend;
+  int64_t batch, heads, depth, rows, count, attend_image, attend_head, attend_row;
+  float scale;
+  float* out;
+};
+constexpr int64_t key_chunk = 256;  // keys at a time: 32 channels of them fill a core's first cache
+constexpr int64_t most_rows = 8;    // queries at a time
+constexpr float blocked = -1e30f;   // the logit of a key that is not looked at
 
 // out = x + proj(attention(qkv(norm(x)))) inside windows of `size` x `size` tokens of maps
 // [batch, height, width, channels]; maps are padded with zeros after the norm, and shifted
@@ -84,9 +151,11 @@ struct Samples {
 };
 
 struct Kernels {
-  void (*perceptron)(const Perceptron&, Sgemm, int64_t begin, int64_t end, float* scratch);
-  void (*windows)(const Windows&, Sgemm, int64_t begin, int64_t end, float* scratch);
-  void (*samples)(const Samples&, Sgemm, int64_t image, int64_t begin, int64_t end, float* scratch);
+  void (*perceptron)(const Perceptron&, const Blas&, int64_t begin, int64_t end, float* scratch);
+  void (*attention)(const Attention&, int64_t image, int64_t head, int64_t first_row,
+                    int64_t last_row, float* scratch);
+  void (*windows)(const Windows&, const Blas&, int64_t begin, int64_t end, float* scratch);
+  void (*samples)(const Samples&, const Blas&, int64_t image, int64_t begin, int64_t end, float* scratch);
 };
 
 #define KERNEL_FILE "token_layers_cpu_kernel.h"
@@ -115,7 +184,9 @@ struct Scratch {
 };
 
 Linear linear_of(const float* const*& pointers, const int64_t*& sizes) {
-  const Linear linear = {pointers[0], pointers[1], sizes[0], sizes[1]};
+  Linear linear;
+  linear.weight = pointers[0], linear.bias = pointers[1];
+  linear.outputs = sizes[0], linear.inputs = sizes[1];
   pointers += 2, sizes += 2;
   return linear;
 }
@@ -136,7 +207,7 @@ int mask2former_cpu_abi() { return 2; }
 int mask2former_cpu_instruction_set(int wanted) { return use_instruction_set(wanted); }
 
 void token_layers_cpu_perceptron(const int64_t* sizes, const float* numbers,
-                                 const float* const* pointers, float* out, Sgemm sgemm, int threads) {
+                                 const float* const* pointers, float* out, const Blas* blas, int threads) {
   Perceptron p;
   p.x = *pointers++, p.joining = *pointers++;
   p.tokens = *sizes++, p.gelu = *sizes++;
@@ -147,18 +218,43 @@ void token_layers_cpu_perceptron(const int64_t* sizes, const float* numbers,
   p.last_norm = norm_of(pointers, numbers);
   p.out = out;
   const Kernels kernels = choose(DType::float32);
-  const int64_t length = task_length(p.tokens, p.fc1.outputs, 128, threads);
+  const int64_t length = task_length(p.tokens, p.fc1.outputs, 192, threads);
+  const Packed packed(*blas, {&p.entry, &p.fc1, &p.fc2}, length, p.tokens, threads);
 #pragma omp parallel num_threads(threads) if (threads > 1)
   {
     Scratch scratch(length * (p.fc1.outputs + p.fc1.inputs));
 #pragma omp for schedule(dynamic)
     for (int64_t begin = 0; begin < p.tokens; begin += length)
-      kernels.perceptron(p, sgemm, begin, smaller(begin + length, p.tokens), scratch.memory);
+      kernels.perceptron(p, *blas, begin, smaller(begin + length, p.tokens), scratch.memory);
+  }
+}
+
+void token_layers_cpu_attention(const int64_t* sizes, const float* queries, const float* keys,
+                                const float* values, const uint8_t* attend, float* out, float scale,
+                                int threads) {
+  const Attention p = {queries,  keys,     values,   attend,   sizes[0], sizes[1], sizes[2],
+                       sizes[3], sizes[4], sizes[5], sizes[6], sizes[7], scale,    out};
+  const Kernels kernels = choose(DType::float32);
+  // A head is a task; many threads share its queries out as well.
+  const int64_t heads = at_least_one(p.batch * p.heads);
+  const int64_t parts = smaller(rounded_up(2 * threads, heads), rounded_up(p.rows, 16));
+  const int64_t length = at_least_one(rounded_up(p.rows, at_least_one(parts)));
+  const int64_t tasks = rounded_up(p.rows, length);
+#pragma omp parallel num_threads(threads) if (threads > 1)
+  {
+    // keys, values, logits of a few rows; a row's sum and largest logit
+    Scratch scratch((2 * p.depth + most_rows) * key_chunk + 2 * length);
+#pragma omp for schedule(dynamic)
+    for (int64_t task = 0; task < p.batch * p.heads * tasks; ++task) {
+      const int64_t head = task / tasks, first = task % tasks * length;
+      kernels.attention(p, head / p.heads, head % p.heads, first, smaller(first + length, p.rows),
+                        scratch.memory);
+    }
   }
 }
 
 void token_layers_cpu_windows(const int64_t* sizes, const float* numbers,
-                              const float* const* pointers, float* out, Sgemm sgemm, int threads) {
+                              const float* const* pointers, float* out, const Blas* blas, int threads) {
   Windows p;
   p.x = *pointers++, p.bias = *pointers++, p.separation = *pointers++;
   p.batch = *sizes++, p.height = *sizes++, p.width = *sizes++, p.heads = *sizes++;
@@ -173,19 +269,20 @@ void token_layers_cpu_windows(const int64_t* sizes, const float* numbers,
   const int64_t count = p.batch * rounded_up(p.height, p.size) * rounded_up(p.width, p.size);
   const int64_t length =
       task_length(count, tokens * p.qkv.outputs, rounded_up(128, tokens), threads);
+  const Packed packed(*blas, {&p.qkv, &p.proj}, length * tokens, count * tokens, threads);
 #pragma omp parallel num_threads(threads) if (threads > 1)
   {
-    // normed, qkv, attended; then the keys of a head, and logits of four rows
+    // normed, qkv, attended; then the keys of a head, and logits of a few rows
     Scratch scratch(length * tokens * (2 * channels + p.qkv.outputs) +
-                    (channels / p.heads + 4) * p.padded);
+                    (channels / p.heads + most_rows) * p.padded);
 #pragma omp for schedule(dynamic)
     for (int64_t begin = 0; begin < count; begin += length)
-      kernels.windows(p, sgemm, begin, smaller(begin + length, count), scratch.memory);
+      kernels.windows(p, *blas, begin, smaller(begin + length, count), scratch.memory);
   }
 }
 
 void token_layers_cpu_samples(const int64_t* sizes, const float* const* pointers, float* value,
-                              float* locations, float* weights, Sgemm sgemm, int threads) {
+                              float* locations, float* weights, const Blas* blas, int threads) {
   Samples p;
   p.x = *pointers++, p.pos = *pointers++, p.reference = *pointers++, p.inverse = *pointers++;
   p.batch = *sizes++, p.tokens = *sizes++, p.heads = *sizes++, p.levels = *sizes++;
@@ -199,6 +296,7 @@ void token_layers_cpu_samples(const int64_t* sizes, const float* const* pointers
   const int64_t inputs = p.value_proj.inputs, values = p.value_proj.outputs;
   const int64_t length = task_length(p.tokens, inputs + values, 192, threads);
   const int64_t tasks = rounded_up(p.tokens, length);
+  const Packed packed(*blas, {&p.value_proj, &p.offsets, &p.attention}, length, p.tokens, threads);
 #pragma omp parallel num_threads(threads) if (threads > 1)
   {
     // x + pos, values, and a row of references
@@ -206,7 +304,7 @@ void token_layers_cpu_samples(const int64_t* sizes, const float* const* pointers
 #pragma omp for schedule(dynamic)
     for (int64_t task = 0; task < p.batch * tasks; ++task) {
       const int64_t begin = task % tasks * length;
-      kernels.samples(p, sgemm, task / tasks, begin, smaller(begin + length, p.tokens),
+      kernels.samples(p, *blas, task / tasks, begin, smaller(begin + length, p.tokens),
                       scratch.memory);
     }
   }

@@ -6,19 +6,22 @@
 #include "cpu_vectors.h"
 #include "cpu_math.h"
 
+typedef int8_t Bytes __attribute__((vector_size(lanes)));
+typedef int16_t Shorts __attribute__((vector_size(2 * lanes)));
+
 // ---------------------------------------------------------------- rows
 
 // to = (from - mean) / sqrt(variance + eps) * weight + bias; `to` may be `from`.
 INLINE void norm_row(const Norm& norm, const float* from, int64_t n, float* to) {
   Floats sum = {};
   for (int64_t i = 0; i < n; i += lanes) sum += load<lanes>(from + i);
-  const float mean = sum_of_lanes<float>(sum) / n;
+  const float mean = total(sum) / n;
   Floats squares = {};
   for (int64_t i = 0; i < n; i += lanes) {
     const Floats centred = load<lanes>(from + i) - mean;
     squares += centred * centred;
   }
-  const float scale = 1.0f / std::sqrt(sum_of_lanes<float>(squares) / n + norm.eps);
+  const float scale = 1.0f / std::sqrt(total(squares) / n + norm.eps);
   for (int64_t i = 0; i < n; i += lanes) {
     const Floats normed = (load<lanes>(from + i) - mean) * scale;
     store<lanes>(to + i, normed * load<lanes>(norm.weight + i) + load<lanes>(norm.bias + i));
@@ -46,20 +49,20 @@ INLINE void activate(const float* bias, int64_t n, float* row) {
 
 // ---------------------------------------------------------------- perceptron
 
-inline void perceptron(const Perceptron& p, Sgemm sgemm, int64_t begin, int64_t end, float* scratch) {
+inline void perceptron(const Perceptron& p, const Blas& blas, int64_t begin, int64_t end, float* scratch) {
   const int64_t rows = end - begin, width = p.fc1.inputs, wide = p.fc1.outputs;
   const float* const x = p.x + begin * width;
   float *const out = p.out + begin * width, *const hidden = scratch, *normed = hidden + rows * wide;
   if (p.entry.weight) {
     for (int64_t r = 0; r < rows; ++r)
       biased_row(x + r * width, p.entry.bias, width, normed + r * width);
-    product(sgemm, p.entry, p.joining + begin * p.entry.inputs, rows, 1.0f, normed);
+    product(blas, p.entry, p.joining + begin * p.entry.inputs, rows, 1.0f, normed);
     for (int64_t r = 0; r < rows; ++r)
       norm_row(p.first_norm, normed + r * width, width, normed + r * width);
-  } else {
+  } else if (p.first_norm.weight) {
     for (int64_t r = 0; r < rows; ++r) norm_row(p.first_norm, x + r * width, width, normed + r * width);
   }
-  product(sgemm, p.fc1, normed, rows, 0.0f, hidden);
+  product(blas, p.fc1, p.first_norm.weight ? normed : x, rows, 0.0f, hidden);
   for (int64_t r = 0; r < rows; ++r)
     if (p.gelu)
       activate<true>(p.fc1.bias, wide, hidden + r * wide);
@@ -68,13 +71,13 @@ inline void perceptron(const Perceptron& p, Sgemm sgemm, int64_t begin, int64_t 
   const float* const skipped = p.entry.weight ? normed : x;
   for (int64_t r = 0; r < rows; ++r)
     biased_row(skipped + r * width, p.fc2.bias, width, out + r * width);
-  product(sgemm, p.fc2, hidden, rows, 1.0f, out);
+  product(blas, p.fc2, hidden, rows, 1.0f, out);
   if (p.last_norm.weight)
     for (int64_t r = 0; r < rows; ++r)
       norm_row(p.last_norm, out + r * width, width, out + r * width);
 }
 
-// ---------------------------------------------------------------- windows
+// ---------------------------------------------------------------- attention
 
 // Logits of ROWS queries (`stride` apart) with all keys, [depth, padded]: to [ROWS, padded].
 template <int ROWS, int COLUMNS>
@@ -91,8 +94,36 @@ INLINE void logits_of(const float* queries, int64_t stride, const float* keys, i
     for (int c = 0; c < COLUMNS; ++c) store<lanes>(to + r * padded + c * lanes, sum[r][c]);
 }
 
-// The values of `count` keys (`stride` apart), weighted by ROWS rows of `weights`, times `scale`.
-template <int ROWS, int COLUMNS>
+// Queries that are looked at together: sums of their values fill half the registers.
+constexpr int together = VECTOR_BYTES == 64 ? most_rows : 4;
+
+// Calls visit(first, size) for groups of rows that are looked at together.
+template <typename Visit>
+INLINE void in_groups(int64_t rows, Visit visit) {
+  int64_t row = 0;
+  for (; row + together <= rows; row += together)
+    visit(row, std::integral_constant<int, together>());
+  for (; row + 4 <= rows; row += 4) visit(row, std::integral_constant<int, 4>());
+  for (; row < rows; ++row) visit(row, std::integral_constant<int, 1>());
+}
+
+template <int ROWS>
+INLINE void all_logits_of(const float* queries, int64_t stride, const float* keys, int64_t depth,
+                          int64_t padded, float* to) {
+  constexpr int wide = VECTOR_BYTES == 64 ? 4 : 2, rows = ROWS < 4 ? ROWS : 4;
+  static_assert(ROWS % rows == 0);
+  int64_t at = 0;
+  for (; at + wide * lanes <= padded; at += wide * lanes)
+    for (int r = 0; r < ROWS; r += rows)
+      logits_of<rows, wide>(queries + r * stride, stride, keys + at, depth, padded, to + r * padded + at);
+  for (; at < padded; at += lanes)
+    for (int r = 0; r < ROWS; r += rows)
+      logits_of<rows, 1>(queries + r * stride, stride, keys + at, depth, padded, to + r * padded + at);
+}
+
+// The values of `count` keys (`stride` apart) weighted by ROWS rows of `weights`, plus what is in
+// `to` where ADD, times `scale`.
+template <int ROWS, int COLUMNS, bool ADD>
 INLINE void weighted_values(const float* weights, int64_t padded, const float* scale,
                             const float* values, int64_t count, int64_t stride, float* to,
                             int64_t to_stride) {
@@ -104,22 +135,115 @@ INLINE void weighted_values(const float* weights, int64_t padded, const float* s
       for (int c = 0; c < COLUMNS; ++c) sum[r][c] += weights[r * padded + n] * value[c];
   }
   for (int r = 0; r < ROWS; ++r)
-    for (int c = 0; c < COLUMNS; ++c) store<lanes>(to + r * to_stride + c * lanes, sum[r][c] * scale[r]);
+    for (int c = 0; c < COLUMNS; ++c) {
+      float* const at = to + r * to_stride + c * lanes;
+      store<lanes>(at, ADD ? load<lanes>(at) * scale[r] + sum[r][c] : sum[r][c] * scale[r]);
+    }
 }
+
+template <int ROWS, bool ADD>
+INLINE void all_weighted_values(const float* weights, int64_t padded, const float* scale,
+                                const float* values, int64_t count, int64_t stride, int64_t depth,
+                                float* to, int64_t to_stride) {
+  int64_t at = 0;
+  for (; at + 2 * lanes <= depth; at += 2 * lanes)
+    weighted_values<ROWS, 2, ADD>(weights, padded, scale, values + at, count, stride, to + at, to_stride);
+  for (; at < depth; at += lanes)
+    weighted_values<ROWS, 1, ADD>(weights, padded, scale, values + at, count, stride, to + at, to_stride);
+}
+
+// ROWS queries from `first` on with a chunk of keys. sums and largest are those of the rows so far.
+template <int ROWS>
+INLINE void attend_chunk(const Attention& p, int64_t image, int64_t head, int64_t first,
+                         int64_t begin, int64_t count, const float* keys, const float* values,
+                         float* logits, float* sums, float* largest) {
+  const int64_t channels = p.heads * p.depth, offset = head * p.depth;
+  const float* const queries = p.queries + (image * p.rows + first) * channels + offset;
+  all_logits_of<ROWS>(queries, channels, keys, p.depth, key_chunk, logits);
+  float scale[ROWS];
+  for (int r = 0; r < ROWS; ++r) {
+    float* const row = logits + r * key_chunk;
+    const uint8_t* const allowed =
+        p.attend ? p.attend + image * p.attend_image + head * p.attend_head +
+                       (first + r) * p.attend_row + begin
+                 : nullptr;
+    Floats most = all(blocked);
+    for (int64_t i = 0; i < key_chunk; i += lanes) {
+      Floats value = load<lanes>(row + i) * p.scale;
+      if (i + lanes <= count) {
+        if (allowed) {
+          Bytes here;  // in two steps, for which compilers know instructions
+          std::memcpy(&here, allowed + i, lanes);
+          const Shorts wider = __builtin_convertvector(here, Shorts);
+          value = pick(__builtin_convertvector(wider, Ints) != 0, value, all(blocked));
+        }
+      } else {
+        for (int64_t j = 0; j < lanes; ++j)
+          if (i + j >= count || (allowed && !allowed[i + j])) value[j] = blocked;
+      }
+      most = larger(value, most);
+      store<lanes>(row + i, value);
+    }
+    const float before = largest[r], now = largest_lane(larger(most, all(before)));
+    Floats sum = {};
+    for (int64_t i = 0; i < key_chunk; i += lanes) {
+      const Floats power = exp_of(load<lanes>(row + i) - now);
+      sum += power;
+      store<lanes>(row + i, power);
+    }
+    scale[r] = now == before ? 1.0f : exp_of(all(before - now))[0];
+    largest[r] = now;
+    sums[r] = sums[r] * scale[r] + total(sum);
+  }
+  float* const to = p.out + (image * p.rows + first) * channels + offset;
+  all_weighted_values<ROWS, true>(logits, key_chunk, scale, values, count, p.depth, p.depth, to, channels);
+}
+
+// Queries first_row to last_row of a head, a chunk of keys after the other (Milakov and Gimelshein,
+// Online normalizer calculation for softmax, 2018; Dao et al., FlashAttention, 2022).
+inline void attention(const Attention& p, int64_t image, int64_t head, int64_t first_row,
+                      int64_t last_row, float* scratch) {
+  const int64_t channels = p.heads * p.depth, rows = last_row - first_row;
+  float *const keys = scratch, *const values = keys + p.depth * key_chunk;
+  float *const logits = values + p.depth * key_chunk;
+  float *const sums = logits + together * key_chunk, *const largest = sums + rows;
+  float* const out = p.out + (image * p.rows + first_row) * channels + head * p.depth;
+  for (int64_t r = 0; r < rows; ++r) {
+    sums[r] = 0.0f, largest[r] = blocked;
+    std::memset(out + r * channels, 0, p.depth * sizeof(float));
+  }
+  for (int64_t begin = 0; begin < p.count; begin += key_chunk) {
+    const int64_t count = p.count - begin < key_chunk ? p.count - begin : key_chunk;
+    for (int64_t d = 0; d < p.depth; ++d) {
+      std::memcpy(keys + d * key_chunk,
+                  p.keys + (image * channels + head * p.depth + d) * p.count + begin,
+                  count * sizeof(float));
+      std::memset(keys + d * key_chunk + count, 0, (key_chunk - count) * sizeof(float));
+    }
+    // Side by side they share no cache lines with other heads.
+    for (int64_t n = 0; n < count; ++n)
+      std::memcpy(values + n * p.depth,
+                  p.values + (image * p.count + begin + n) * channels + head * p.depth,
+                  p.depth * sizeof(float));
+    in_groups(rows, [&](int64_t row, auto size) {
+      attend_chunk<size.value>(p, image, head, first_row + row, begin, count, keys, values, logits,
+                               sums + row, largest + row);
+    });
+  }
+  for (int64_t r = 0; r < rows; ++r)
+    for (int64_t d = 0; d < p.depth; d += lanes)
+      store<lanes>(out + r * channels + d, load<lanes>(out + r * channels + d) / sums[r]);
+}
+
+// ---------------------------------------------------------------- windows
 
 // ROWS queries of one head.
 template <int ROWS>
 INLINE void attend(const Windows& p, const float* queries, const float* keys, const float* values,
                    int64_t stride, const float* bias, const float* separation, float* logits,
                    float* to, int64_t to_stride) {
-  constexpr int wide = VECTOR_BYTES == 64 ? 4 : 2;
   const int64_t count = p.size * p.size, depth = p.qkv.inputs / p.heads, padded = p.padded;
-  int64_t at = 0;
-  for (; at + wide * lanes <= padded; at += wide * lanes)
-    logits_of<ROWS, wide>(queries, stride, keys + at, depth, padded, logits + at);
-  for (; at < padded; at += lanes)
-    logits_of<ROWS, 1>(queries, stride, keys + at, depth, padded, logits + at);
-
+  all_logits_of<ROWS>(queries, stride, keys, depth, padded, logits);
   float scale[ROWS];
   for (int r = 0; r < ROWS; ++r) {
     float* const row = logits + r * padded;
@@ -137,13 +261,9 @@ INLINE void attend(const Windows& p, const float* queries, const float* keys, co
       sum += power;
       store<lanes>(row + i, power);
     }
-    scale[r] = 1.0f / sum_of_lanes<float>(sum);
+    scale[r] = 1.0f / total(sum);
   }
-  at = 0;
-  for (; at + 2 * lanes <= depth; at += 2 * lanes)
-    weighted_values<ROWS, 2>(logits, padded, scale, values + at, count, stride, to + at, to_stride);
-  for (; at < depth; at += lanes)
-    weighted_values<ROWS, 1>(logits, padded, scale, values + at, count, stride, to + at, to_stride);
+  all_weighted_values<ROWS, false>(logits, padded, scale, values, count, stride, depth, to, to_stride);
 }
 
 // One window: qkv [N, 3 channels] to `to` [N, channels].
@@ -158,15 +278,11 @@ inline void attend_window(const Windows& p, const float* qkv, int64_t kind, floa
       for (int64_t d = 0; d < depth; ++d) keys[d * p.padded + n] = queries[n * stride + channels + d];
     const float* const values = queries + 2 * channels;
     const float* const bias = p.bias + head * count * p.padded;
-    int64_t row = 0;
-    for (; row + 4 <= count; row += 4)
-      attend<4>(p, queries + row * stride, keys, values, stride, bias + row * p.padded,
-                separation ? separation + row * p.padded : nullptr, logits,
-                to + row * channels + head * depth, channels);
-    for (; row < count; ++row)
-      attend<1>(p, queries + row * stride, keys, values, stride, bias + row * p.padded,
-                separation ? separation + row * p.padded : nullptr, logits,
-                to + row * channels + head * depth, channels);
+    in_groups(count, [&](int64_t row, auto size) {
+      attend<size.value>(p, queries + row * stride, keys, values, stride, bias + row * p.padded,
+                         separation ? separation + row * p.padded : nullptr, logits,
+                         to + row * channels + head * depth, channels);
+    });
   }
 }
 
@@ -186,7 +302,7 @@ INLINE void visit_window(const Windows& p, int64_t window, Visit visit) {
   }
 }
 
-inline void windows(const Windows& p, Sgemm sgemm, int64_t begin, int64_t end, float* scratch) {
+inline void windows(const Windows& p, const Blas& blas, int64_t begin, int64_t end, float* scratch) {
   const int64_t tokens = p.size * p.size, channels = p.qkv.inputs, depth = channels / p.heads;
   const int64_t rows = (p.height + p.size - 1) / p.size, columns = (p.width + p.size - 1) / p.size;
   const int64_t all_tokens = (end - begin) * tokens;
@@ -202,7 +318,7 @@ inline void windows(const Windows& p, Sgemm sgemm, int64_t begin, int64_t end, f
         norm_row(p.norm, p.x + from * channels, channels, to + token * channels);
     });
   }
-  product(sgemm, p.qkv, normed, all_tokens, 0.0f, qkv);
+  product(blas, p.qkv, normed, all_tokens, 0.0f, qkv);
   for (int64_t row = 0; p.qkv.bias && row < all_tokens; ++row) {
     float* const to = qkv + row * p.qkv.outputs;
     biased_row(to, p.qkv.bias, p.qkv.outputs, to);
@@ -215,7 +331,7 @@ inline void windows(const Windows& p, Sgemm sgemm, int64_t begin, int64_t end, f
     attend_window(p, qkv + offset * p.qkv.outputs, p.shift ? 2 * last_row + last_column : 0, keys,
                   logits, attended + offset * channels);
   }
-  product(sgemm, p.proj, attended, all_tokens, 0.0f, normed);
+  product(blas, p.proj, attended, all_tokens, 0.0f, normed);
   for (int64_t window = begin; window < end; ++window) {
     const float* const from = normed + (window - begin) * tokens * channels;
     visit_window(p, window, [&](int64_t token, int64_t to) {
@@ -247,7 +363,7 @@ INLINE void grouped_softmax(float* row, int64_t n, int64_t length) {
   }
 }
 
-inline void samples(const Samples& p, Sgemm sgemm, int64_t image, int64_t begin, int64_t end,
+inline void samples(const Samples& p, const Blas& blas, int64_t image, int64_t begin, int64_t end,
                     float* scratch) {
   const int64_t rows = end - begin, inputs = p.value_proj.inputs, values = p.value_proj.outputs;
   const int64_t first = image * p.tokens + begin, depth = values / p.heads;
@@ -257,7 +373,7 @@ inline void samples(const Samples& p, Sgemm sgemm, int64_t image, int64_t begin,
   float *const placed = scratch, *const value = placed + rows * inputs;
   float* const reference = value + rows * values;
 
-  product(sgemm, p.value_proj, x, rows, 0.0f, value);
+  product(blas, p.value_proj, x, rows, 0.0f, value);
   for (int64_t r = 0; r < rows; ++r)
     for (int64_t head = 0; head < p.heads; ++head) {
       const int64_t to = ((image * p.heads + head) * p.tokens + begin + r) * depth;
@@ -270,7 +386,7 @@ inline void samples(const Samples& p, Sgemm sgemm, int64_t image, int64_t begin,
     store<lanes>(placed + i, load<lanes>(x + i) + load<lanes>(pos + i));
 
   float* const weights = p.weights + first * narrow;
-  product(sgemm, p.attention, placed, rows, 0.0f, weights);
+  product(blas, p.attention, placed, rows, 0.0f, weights);
   for (int64_t r = 0; r < rows; ++r) {
     float* const row = weights + r * narrow;
     biased_row(row, p.attention.bias, narrow, row);
@@ -278,7 +394,7 @@ inline void samples(const Samples& p, Sgemm sgemm, int64_t image, int64_t begin,
   }
 
   float* const locations = p.locations + first * wide;
-  product(sgemm, p.offsets, placed, rows, 0.0f, locations);
+  product(blas, p.offsets, placed, rows, 0.0f, locations);
   for (int64_t r = 0; r < rows; ++r) {
     const float* const point =
         p.reference + image * p.reference_batch + (begin + r) * p.reference_token;
@@ -296,4 +412,4 @@ inline void samples(const Samples& p, Sgemm sgemm, int64_t image, int64_t begin,
   }
 }
 
-inline Kernels kernels(DType) { return {perceptron, windows, samples}; }
+inline Kernels kernels(DType) { return {perceptron, attention, windows, samples}; }
