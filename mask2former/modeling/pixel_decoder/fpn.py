@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from fvcore.nn import weight_init
 from torch import Tensor, nn
@@ -104,7 +105,7 @@ def output_conv(in_channels: int, conv_dim: int, norm: str | Callable | None) ->
         padding=1,
         bias=not norm,
         norm=get_norm(norm, conv_dim),
-        activation=F.relu,
+        activation=torch.relu_,  # nothing before it needs its own output backward
     )
     weight_init.c2_xavier_fill(conv)
     return conv
