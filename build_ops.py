@@ -45,6 +45,13 @@ SOURCES["mask_strips", "cpu"] = [
 SOURCES["token_layers", "cpu"] = [
     OPS / "csrc/token_layers_cpu.cpp",
     OPS / "csrc/token_layers_cpu_kernel.h",
+    OPS / "csrc/cpu_blas.h",
+    *_SHARED,
+]
+SOURCES["winograd", "cpu"] = [
+    OPS / "csrc/winograd_cpu.cpp",
+    OPS / "csrc/winograd_cpu_kernel.h",
+    OPS / "csrc/cpu_blas.h",
     *_SHARED,
 ]
 SOURCES["neighborhood_attention", "cuda"].append(OPS / "csrc/neighborhood_attention_cuda_kernels.h")

@@ -14,6 +14,7 @@ from mask2former.ops.libraries import (
     MS_DEFORM_ATTN,
     NEIGHBORHOOD_ATTENTION,
     TOKEN_LAYERS,
+    WINOGRAD,
     MissingLibrary,
     load,
 )
@@ -30,6 +31,7 @@ _IN_WORDS = {
     MASK_STRIPS: "Post-processing of masks",
     NEIGHBORHOOD_ATTENTION: "Neighbourhood attention",
     TOKEN_LAYERS: "Inference of transformer layers",
+    WINOGRAD: "Inference of 3 x 3 convolutions",
 }
 
 

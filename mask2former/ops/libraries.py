@@ -18,8 +18,9 @@ MS_DEFORM_ATTN = "ms_deform_attn"
 NEIGHBORHOOD_ATTENTION = "neighborhood_attention"
 # Post-processing; on the CPU only, elsewhere PyTorch does it.
 MASK_STRIPS = "mask_strips"
-# Whole layers for inference; on the CPU only.
+# Whole layers and 3 x 3 convolutions for inference; on the CPU only.
 TOKEN_LAYERS = "token_layers"
+WINOGRAD = "winograd"
 # The published algorithm for GPUs: only benchmarks use it (build_ops.py --yardstick).
 MS_DEFORM_ATTN_YARDSTICK = "ms_deform_attn_yardstick"
 
@@ -62,7 +63,7 @@ def load(device_type: str, op: str = MS_DEFORM_ATTN) -> ctypes.CDLL:
     if version != ABI:
         raise MissingLibrary(f"{path} is of another version ({version}, not {ABI}); {remedy}")
     _declare(library, device_type, op)
-    if op == TOKEN_LAYERS:
+    if op in (TOKEN_LAYERS, WINOGRAD):
         torch_blas()
     return library
 
@@ -128,14 +129,17 @@ _MASK_STRIPS = {
     "argmax": (2, [_NUMBER]),
 }
 
-# Of token_layers: what stands before the number of threads; torch_blas is the last pointer.
+# Of token_layers and winograd: what stands before the number of threads; torch_blas is the last pointer.
 _FLOATS = ctypes.POINTER(ctypes.c_float)
 _POINTERS = ctypes.POINTER(_POINTER)
-_TOKEN_LAYERS = {
-    "perceptron": [_SIZES, _FLOATS, _POINTERS, _POINTER, _POINTER],
-    "attention": [_SIZES, *[_POINTER] * 5, ctypes.c_float],
-    "windows": [_SIZES, _FLOATS, _POINTERS, _POINTER, _POINTER],
-    "samples": [_SIZES, _POINTERS, _POINTER, _POINTER, _POINTER, _POINTER],
+_WITH_BLAS = {
+    TOKEN_LAYERS: {
+        "perceptron": [_SIZES, _FLOATS, _POINTERS, _POINTER, _POINTER],
+        "attention": [_SIZES, *[_POINTER] * 5, ctypes.c_float],
+        "windows": [_SIZES, _FLOATS, _POINTERS, _POINTER, _POINTER],
+        "samples": [_SIZES, _POINTERS, _POINTER, _POINTER, _POINTER, _POINTER],
+    },
+    WINOGRAD: {"convolution": [_SIZES, *[_POINTER] * 5]},
 }
 
 
@@ -146,8 +150,8 @@ def _declare(library: ctypes.CDLL, device_type: str, op: str) -> None:
             function.argtypes = [_SIZES, *[_POINTER] * tensors, *last]
             function.restype = None
         return
-    if op == TOKEN_LAYERS:
-        for name, arguments in _TOKEN_LAYERS.items():
+    if op in (TOKEN_LAYERS, WINOGRAD):
+        for name, arguments in _WITH_BLAS[op].items():
             function = getattr(library, f"{op}_{device_type}_{name}")
             function.argtypes = [*arguments, _NUMBER]
             function.restype = None

@@ -31,14 +31,15 @@ def applies(*inputs: Tensor, layers: tuple[nn.Module, ...], widths: tuple[int, .
         layers: those of the readable path that would not be called.
         widths: further numbers that must be multiples of 16.
     """
-    if torch.is_grad_enabled() or torch.compiler.is_compiling() or not _is_plain_call():
+    if torch.is_grad_enabled() or torch.compiler.is_compiling() or not is_plain_call():
         return False
-    if not all(_is_plain(x) for x in inputs) or any(width % WIDTH for width in widths):
+    if not all(is_plain(x) for x in inputs) or any(width % WIDTH for width in widths):
         return False
     return all(_is_plain_layer(layer) for layer in layers) and use_kernel("cpu", TOKEN_LAYERS)
 
 
-def _is_plain_call() -> bool:
+def is_plain_call() -> bool:
+    """Whether nobody looks at the operations of a call or changes them."""
     return not (
         torch.is_autocast_enabled("cpu")
         or torch.jit.is_tracing()
@@ -47,7 +48,8 @@ def _is_plain_call() -> bool:
     )
 
 
-def _is_plain(x: Tensor) -> bool:
+def is_plain(x: Tensor) -> bool:
+    """Whether a kernel can read it: a tensor with memory of its own, float32, on the CPU."""
     return type(x) in (Tensor, nn.Parameter) and x.dtype == torch.float32 and x.is_cpu
 
 
@@ -63,7 +65,7 @@ def _is_plain_layer(layer: nn.Module) -> bool:
     else:
         return False
     return fits and all(
-        _is_plain(p) and p.is_contiguous() for p in (layer.weight, layer.bias) if p is not None
+        is_plain(p) and p.is_contiguous() for p in (layer.weight, layer.bias) if p is not None
     )
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from detectron2.config import configurable
 from detectron2.layers import Conv2d, ShapeSpec, get_norm
 from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
+from mask2former.ops import winograd
 
 from ..errors import BackboneError
 from ..transformer_decoder.position_encoding import PositionEmbeddingSine
@@ -96,9 +97,21 @@ def lateral_conv(in_channels: int, conv_dim: int, norm: str | Callable | None) -
     return conv
 
 
+class OutputConv(Conv2d):
+    """``Conv2d``, at inference on large maps by Winograd's method."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training or not winograd.applies(x, self):
+            return super().forward(x)
+        x = winograd.convolution(x, self.weight, self.bias)
+        for step in (self.norm, self.activation):
+            x = x if step is None else step(x)
+        return x
+
+
 def output_conv(in_channels: int, conv_dim: int, norm: str | Callable | None) -> Conv2d:
     """3 x 3 convolution, norm and ReLU."""
-    conv = Conv2d(
+    conv = OutputConv(
         in_channels,
         conv_dim,
         kernel_size=3,

@@ -24,28 +24,7 @@ namespace {
 
 enum class DType : int { float32 = 0 };
 
-// Fortran's. Sizes are read as 32 or 64 bits, whichever the library has: on little-endian machines
-// (the only ones for which this is used) both see the same number.
-typedef void (*Sgemm)(const char* trans_a, const char* trans_b, const int64_t* m, const int64_t* n,
-                      const int64_t* k, const float* alpha, const float* a, const int64_t* lda,
-                      const float* b, const int64_t* ldb, const float* beta, float* c,
-                      const int64_t* ldc);
-// MKL's sgemm in two steps: weights are brought into its own order once, not for every block of
-// tokens. The size is in bytes.
-typedef size_t (*SgemmPackSize)(const char* which, const int64_t* m, const int64_t* n, const int64_t* k);
-typedef void (*SgemmPack)(const char* which, const char* trans, const int64_t* m, const int64_t* n,
-                          const int64_t* k, const float* alpha, const float* from, const int64_t* ld,
-                          float* to);
-typedef void (*SgemmCompute)(const char* trans_a, const char* trans_b, const int64_t* m,
-                             const int64_t* n, const int64_t* k, const float* a, const int64_t* lda,
-                             const float* b, const int64_t* ldb, const float* beta, float* c,
-                             const int64_t* ldc);
-struct Blas {
-  Sgemm sgemm;
-  SgemmPackSize pack_size;  // null, as the next two, where torch has no MKL
-  SgemmPack pack;
-  SgemmCompute compute;
-};
+#include "cpu_blas.h"
 
 struct Linear {
   const float *weight, *bias;
@@ -161,9 +140,6 @@ struct Kernels {
 #define KERNEL_FILE "token_layers_cpu_kernel.h"
 #include "cpu_instruction_sets.h"
 
-int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
-int64_t rounded_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
 constexpr int64_t block_floats = 1 << 17;  // of the widest matrix of a block: half a core's cache
 
 // Tokens (or windows) a task: as many as fit the cache, but enough for matrix products to be
@@ -174,14 +150,6 @@ int64_t task_length(int64_t items, int64_t floats_an_item, int64_t least, int64_
   const int64_t tasks = rounded_up(rounded_up(items, length), threads) * threads;
   return at_least_one(rounded_up(items, tasks));
 }
-
-// A task's matrices, one after the other.
-struct Scratch {
-  explicit Scratch(int64_t floats) : memory(new float[floats + 16]) {}
-  ~Scratch() { delete[] memory; }
-  Scratch(const Scratch&) = delete;
-  float* memory;
-};
 
 Linear linear_of(const float* const*& pointers, const int64_t*& sizes) {
   Linear linear;
