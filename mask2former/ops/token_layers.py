@@ -91,11 +91,6 @@ def post_norm_perceptron(
     return _perceptron(x, attended, projection, norm1, linear1, linear2, norm2, gelu=False)
 
 
-def perceptron_then_norm(x: Tensor, linear1: nn.Linear, linear2: nn.Linear, norm: nn.LayerNorm):
-    """``norm(x + linear2(relu(linear1(x))))``, ``[..., C]``."""
-    return _perceptron(x, None, None, None, linear1, linear2, norm, gelu=False)
-
-
 def _perceptron(x, joining, entry, first_norm, fc1, fc2, last_norm, *, gelu: bool) -> Tensor:
     x = x.contiguous()
     joining = None if joining is None else joining.contiguous()

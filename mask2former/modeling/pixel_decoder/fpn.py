@@ -109,6 +109,14 @@ class OutputConv(Conv2d):
         return x
 
 
+def upsampled_plus(y: Tensor, lateral: Tensor, mode: str) -> Tensor:
+    """``y`` resized to the size of ``lateral``, plus ``lateral``; both ``[B, C, h, w]``."""
+    corners = None if mode == "nearest" else False
+    y = F.interpolate(y, size=lateral.shape[-2:], mode=mode, align_corners=corners)
+    # In place where the type allows it: these are the largest maps of the network.
+    return y.add_(lateral) if torch.result_type(y, lateral) == y.dtype else y + lateral
+
+
 def output_conv(in_channels: int, conv_dim: int, norm: str | Callable | None) -> Conv2d:
     """3 x 3 convolution, norm and ReLU."""
     conv = OutputConv(
@@ -168,7 +176,7 @@ class BasePixelDecoder(nn.Module):
         pyramid = [y]
         for i in range(len(self.in_features) - 1, 0, -1):
             lateral = getattr(self, f"adapter_{i}")(features[self.in_features[i - 1]])
-            y = lateral + F.interpolate(y, size=lateral.shape[-2:], mode="nearest")
+            y = upsampled_plus(y, lateral, "nearest")
             y = getattr(self, f"layer_{i}")(y)  # [B, conv_dim, H / 2^(i+1), W / 2^(i+1)]
             pyramid.append(y)
         return self.mask_features(y), encoded, pyramid[:NUM_MULTI_SCALE_FEATURES]

@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from fvcore.nn import weight_init
 from torch import Tensor, nn
 
@@ -31,6 +30,7 @@ from .fpn import (  # noqa: F401 - build_pixel_decoder is published here, too
     lateral_conv,
     output_conv,
     pyramid_options,
+    upsampled_plus,
 )
 from .ms_deform_attn import MSDeformAttn
 
@@ -291,9 +291,7 @@ class MSDeformAttnPixelDecoder(nn.Module):
         maps = []
         for i, name in zip(range(len(self.pyramid_features), 0, -1), self.pyramid_features):
             lateral = getattr(self, f"adapter_{i}")(features[name])
-            y = lateral + F.interpolate(
-                y, size=lateral.shape[-2:], mode="bilinear", align_corners=False
-            )
+            y = upsampled_plus(y, lateral, "bilinear")
             y = getattr(self, f"layer_{i}")(y)  # [B, conv_dim, H / 4, W / 4]
             maps.append(y)
         return maps

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from detectron2.structures import Boxes, Instances
-from mask2former.ops import huge_pages, mask_strips
+from mask2former.ops import mask_strips
 
 from .resize import Size, at_queries
 
@@ -75,7 +75,7 @@ class InstanceTask:
         if dtype == torch.bool or not self.masks.is_cpu or torch.compiler.is_compiling():
             return self.masks.index_select(0, ranks).to(dtype)
         # A few at a time: their bytes are still in the cache when they become numbers.
-        numbers = huge_pages.empty((len(ranks), *self.size), dtype)
+        numbers = torch.empty((len(ranks), *self.size), dtype=dtype)
         for some, to in zip(ranks.split(4), numbers.split(4)):
             to.copy_(self.masks[some])
         return numbers

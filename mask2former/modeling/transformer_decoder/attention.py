@@ -87,7 +87,7 @@ class MultiheadAttention(nn.Module):
         q = F.linear(query, w[:c], b[:c])
         # The bias of keys adds the same to all logits of a row, so softmax does not see it; that of
         # values passes through any weights that sum to one.
-        keys = w[c : 2 * c] @ key.transpose(1, 2)  # [B, C, N]
+        keys = torch.bmm(w[c : 2 * c].expand(len(key), -1, -1), key.transpose(1, 2))  # [B, C, N]
         v = value @ w[2 * c :].t()
         attended = token_layers.cross_attention(q, keys, v, attend, self.num_heads) + b[2 * c :]
         return self.out_proj(attended)

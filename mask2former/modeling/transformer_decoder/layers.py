@@ -7,8 +7,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mask2former.ops import token_layers
-
 from .attention import MultiheadAttention
 from .feed_forward import feed_forward
 
@@ -99,10 +97,6 @@ class FFNLayer(_ResidualBlock):
         self._finish()
 
     def forward(self, queries: Tensor) -> Tensor:
-        parts = self.linear1, self.linear2, self.norm
-        if not self.training and not self.normalize_before:
-            if token_layers.applies(queries, layers=parts):
-                return token_layers.perceptron_then_norm(queries, *parts)
         return self._residual(
             queries,
             lambda x: self.dropout(

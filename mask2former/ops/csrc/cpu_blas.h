@@ -27,10 +27,14 @@ struct Blas {
 int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 int64_t rounded_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// A task's matrices, one after the other.
+// A thread's memory for the matrices of its tasks. It is kept from call to call: fresh memory costs as
+// much as some of the work.
 struct Scratch {
-  explicit Scratch(int64_t floats) : memory(new float[floats + 16]) {}
-  ~Scratch() { delete[] memory; }
-  Scratch(const Scratch&) = delete;
+  explicit Scratch(int64_t floats) {
+    static thread_local std::unique_ptr<float[]> kept;
+    static thread_local int64_t length = 0;
+    if (length < floats) kept.reset(), kept.reset(new float[floats]), length = floats;
+    memory = kept.get();
+  }
   float* memory;
 };

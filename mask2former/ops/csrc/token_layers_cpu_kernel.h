@@ -237,6 +237,43 @@ inline void attention(const Attention& p, int64_t image, int64_t head, int64_t f
 
 // ---------------------------------------------------------------- windows
 
+// Of two rows, where STEP is a bit of the lane: what becomes the first and what the second one.
+template <int STEP, bool SECOND, int... LANE>
+INLINE Floats exchanged(Floats a, Floats b, std::integer_sequence<int, LANE...>) {
+#if defined(__clang__)
+#define LANES_OF(...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define LANES_OF(...) __builtin_shuffle(a, b, Ints{__VA_ARGS__})
+#endif
+  return LANES_OF(((LANE & STEP) ? lanes + LANE - (SECOND ? 0 : STEP) : LANE + (SECOND ? STEP : 0))...);
+#undef LANES_OF
+}
+
+template <int STEP = lanes / 2>
+INLINE void transpose(Floats (&rows)[lanes]) {
+  const auto every = std::make_integer_sequence<int, lanes>();
+  for (int i = 0; i < lanes; ++i) {
+    if (i & STEP) continue;
+    const Floats a = rows[i], b = rows[i + STEP];
+    rows[i] = exchanged<STEP, false>(a, b, every);
+    rows[i + STEP] = exchanged<STEP, true>(a, b, every);
+  }
+  if constexpr (STEP > 1) transpose<STEP / 2>(rows);
+}
+
+// Keys [count, depth] (`stride` apart) to [depth, padded], with zeros behind the last one.
+INLINE void transpose_keys(const float* from, int64_t stride, int64_t count, int64_t depth,
+                           int64_t padded, float* to) {
+  for (int64_t n = 0; n < padded; n += lanes)
+    for (int64_t d = 0; d < depth; d += lanes) {
+      Floats rows[lanes];
+      for (int i = 0; i < lanes; ++i)
+        rows[i] = n + i < count ? load<lanes>(from + (n + i) * stride + d) : Floats{};
+      transpose(rows);
+      for (int i = 0; i < lanes; ++i) store<lanes>(to + (d + i) * padded + n, rows[i]);
+    }
+}
+
 // ROWS queries of one head.
 template <int ROWS>
 INLINE void attend(const Windows& p, const float* queries, const float* keys, const float* values,
@@ -274,8 +311,7 @@ inline void attend_window(const Windows& p, const float* qkv, int64_t kind, floa
   const float* const separation = kind ? p.separation + kind * count * p.padded : nullptr;
   for (int64_t head = 0; head < p.heads; ++head) {
     const float* const queries = qkv + head * depth;
-    for (int64_t n = 0; n < count; ++n)
-      for (int64_t d = 0; d < depth; ++d) keys[d * p.padded + n] = queries[n * stride + channels + d];
+    transpose_keys(queries + channels, stride, count, depth, p.padded, keys);
     const float* const values = queries + 2 * channels;
     const float* const bias = p.bias + head * count * p.padded;
     in_groups(count, [&](int64_t row, auto size) {
@@ -323,7 +359,6 @@ inline void windows(const Windows& p, const Blas& blas, int64_t begin, int64_t e
     float* const to = qkv + row * p.qkv.outputs;
     biased_row(to, p.qkv.bias, p.qkv.outputs, to);
   }
-  std::memset(keys, 0, depth * p.padded * sizeof(float));  // columns that stand for no key
   for (int64_t window = begin; window < end; ++window) {
     const int64_t last_column = window % columns == columns - 1;
     const int64_t last_row = window / columns % rows == rows - 1;
@@ -332,14 +367,16 @@ inline void windows(const Windows& p, const Blas& blas, int64_t begin, int64_t e
                   logits, attended + offset * channels);
   }
   product(blas, p.proj, attended, all_tokens, 0.0f, normed);
+  const float *const x = p.x, *const bias = p.proj.bias;
+  float* const out = p.out;
   for (int64_t window = begin; window < end; ++window) {
     const float* const from = normed + (window - begin) * tokens * channels;
     visit_window(p, window, [&](int64_t token, int64_t to) {
       if (to < 0) return;
       for (int64_t c = 0; c < channels; c += lanes) {
-        Floats value = load<lanes>(from + token * channels + c) + load<lanes>(p.x + to * channels + c);
-        if (p.proj.bias) value += load<lanes>(p.proj.bias + c);
-        store<lanes>(p.out + to * channels + c, value);
+        Floats value = load<lanes>(from + token * channels + c) + load<lanes>(x + to * channels + c);
+        if (bias) value += load<lanes>(bias + c);
+        store<lanes>(out + to * channels + c, value);
       }
     });
   }
