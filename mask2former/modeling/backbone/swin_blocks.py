@@ -162,15 +162,16 @@ class SwinTransformerBlock(nn.Module):
 
     def forward(self, x: Tensor, shift_mask: Tensor | None) -> Tensor:
         """``[B, H, W, C] -> [B, H, W, C]``; the mask is read by shifted blocks only."""
-        if not self.training and self._has_kernels(x):
+        if self.has_kernels(x):
             return self._forward_in_kernels(x)
         x = x + self.drop_path(self._window_attention(self.norm1(x), shift_mask))
         with _made_again(self.norm2, x) as normed:
             return x + self.drop_path(self.mlp(normed))
 
-    def _has_kernels(self, x: Tensor) -> bool:
+    def has_kernels(self, x: Tensor) -> bool:
+        """Whether ``x`` will go through compiled kernels, which need no mask."""
         attn, mlp = self.attn, self.mlp
-        if type(mlp) is not Mlp or type(attn) is not WindowAttention or attn._forward_hooks:
+        if self.training or type(mlp) is not Mlp or type(attn) is not WindowAttention or attn._forward_hooks:
             return False
         layers = (self.norm1, attn.qkv, attn.proj, self.norm2, mlp.fc1, mlp.fc2)
         depth = attn.proj.in_features // attn.num_heads
@@ -307,7 +308,9 @@ class BasicLayer(nn.Module):
 
     def run_blocks(self, x: Tensor) -> Tensor:
         """``[B, H, W, C] -> [B, H, W, C]``, without the patch merging."""
-        mask = self._shift_mask(x) if len(self.blocks) > 1 else None
+        shifted = [block for block in self.blocks if block.shift_size]
+        needed = not all(block.has_kernels(x) for block in shifted)
+        mask = self._shift_mask(x) if needed else None
         for block in self.blocks:
             if self.use_checkpoint and self.training:
                 x = checkpoint(block, x, mask)
