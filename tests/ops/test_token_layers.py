@@ -27,9 +27,9 @@ def packing(request, monkeypatch):
     monkeypatch.setattr(token_layers, "torch_blas", lambda: blas if request.param else without)
 
 
-# Few tokens (1, 3), and more than 512, which have weights packed, as a whole number of tasks or
+# Few tokens (0, 1, 3), and more than 512, which have weights packed, as a whole number of tasks or
 # not, of a batch or not.
-TOKENS = [(1,), (3,), (2, 5, 7), (600,), (768,), (3, 257)]
+TOKENS = [(0,), (1,), (3,), (2, 0), (2, 5, 7), (600,), (768,), (3, 257)]
 
 
 @pytest.mark.parametrize("shape", TOKENS, ids=str)
@@ -159,7 +159,7 @@ def samples_in_float64(x, pos, reference, sizes, linears, heads):
 
 @pytest.mark.parametrize("case", SAMPLES)
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("shape", [(1, 1), (2, 54), (1, 600), (2, 520)], ids=str)
+@pytest.mark.parametrize("shape", [(1, 1), (2, 54), (1, 600), (2, 520), (0, 5), (2, 0)], ids=str)
 def test_deformable_samples(case, bias, shape, packing):
     linears, sizes = sampling(case, bias=bias)
     batch, tokens = shape
