@@ -102,6 +102,11 @@ def test_gelu_is_exact():
     assert (gelu_in_kernel(values)[small] - wanted[small]).abs().max() < 3e-7
 
 
+def test_gelu_of_large_numbers():
+    values = torch.tensor([-1e2, -1e3, -1e4, -1e6, -1e9, -1e30, 1e2, 1e4, 1e30])
+    torch.testing.assert_close(gelu_in_kernel(values), F.gelu(values), rtol=1e-6, atol=1e-8)
+
+
 @pytest.mark.parametrize("mean", [0.0, 1e3, -3e4])
 def test_norms_of_numbers_far_from_zero_are_as_good_as_those_of_torch(mean):
     layers = linear(96, 16), linear(16, 96), norm(96)
