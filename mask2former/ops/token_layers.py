@@ -202,7 +202,7 @@ def deformable_samples(
     Args:
         x: ``[B, S, C]``.
         pos: the same, or with a batch of one.
-        reference_points: ``[B, S, L, 2]``; may be an expanded view.
+        reference_points: broadcastable to ``[B, S, L, 2]``; may be an expanded view.
         level_sizes: (width, height) of every level, ``[L, 2]``.
 
     Returns:
@@ -214,6 +214,7 @@ def deformable_samples(
     batch, tokens, _ = x.shape
     levels = len(level_sizes)
     points = attention_weights.out_features // (heads * levels)
+    reference_points = reference_points.expand(batch, tokens, levels, 2)
     if reference_points.stride(-1) != 1:
         reference_points = reference_points.contiguous()
     inverse = level_sizes[None, :, None].reciprocal().expand(heads, levels, points, 2).contiguous()

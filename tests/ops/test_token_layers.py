@@ -177,6 +177,25 @@ def test_deformable_samples(case, bias, shape, packing):
         assert difference(actual, expected) < 1e-6
 
 
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_positions_and_reference_points_may_be_shared(count):
+    linears, sizes = sampling("usual")
+    x = randn(3, 64, 250).transpose(1, 2)
+    points = randn(250, 2, seed=2).sigmoid()
+    for pos in (randn(1, 250, 64, seed=1), randn(1, 250, 64, seed=1).expand(3, -1, -1)):
+        for reference in (
+            points[None, :, None].expand(3, -1, 3, -1),
+            points[None, :, None].expand(1, -1, 3, -1),  # of the whole batch
+            points[None, :, None].expand(3, -1, 1, -1),  # of all levels
+            points.T.contiguous().T[None, :, None].expand(3, -1, 3, -1),
+        ):
+            with threads(count):
+                found = token_layers.deformable_samples(x, pos, reference, sizes, *linears, 8)
+            wanted = samples_in_float64(x, pos, reference, sizes, linears, 8)
+            for actual, expected in zip(found, wanted):
+                assert difference(actual, expected) < 1e-6
+
+
 @pytest.mark.parametrize("size", [1.0, 1e2, 1e4])
 def test_softmax_of_large_numbers_is_as_good_as_that_of_torch(size):
     linears, sizes = sampling("usual")
