@@ -157,8 +157,8 @@ def window_attention(
 
     Args:
         x: ``[B, H, W, C]``.
-        bias: added to the logits, ``[heads, N, N]``, ``N = window_size ** 2``; ``C / heads`` must be
-            a multiple of 16.
+        bias: added to the logits, ``[heads, N, N]``, ``N = window_size ** 2``; ``C / heads`` must
+            be a multiple of 16.
         separation: added as well in shifted windows, ``[4, N, N]``: those of the interior, the last
             column, the last row, and the corner.
         shift: tokens by which the windows are shifted; 0 <= shift < window_size.
