@@ -6,6 +6,16 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from mask2former.modeling.backbone.swin_blocks import SwinTransformerBlock, shifted_window_mask
+from mask2former.modeling.pixel_decoder.msdeformattn import (
+    MSDeformAttnTransformerEncoderLayer,
+    cell_centres,
+)
+from mask2former.modeling.transformer_decoder.layers import CrossAttentionLayer, FFNLayer
+from mask2former.ops import use_implementation
+
+LEVELS = ((6, 5), (3, 2))
+
 
 def randn(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
@@ -51,3 +61,50 @@ def threads(count: int):
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def readable(module, inputs):
+    with torch.no_grad(), use_implementation("reference"):
+        return module(*inputs)
+
+
+# Modules and their inputs; calls of kernels in one of the module.
+
+
+def swin():
+    block = SwinTransformerBlock(32, 2, window_size=7, shift_size=3, drop=0.3, drop_path=0.3)
+    mask = shifted_window_mask(2, 2, 7, 3, dtype=torch.float32, device="cpu")
+    return block, (randn(2, 9, 12, 32), mask)
+
+
+def encoder():
+    layer = MSDeformAttnTransformerEncoderLayer(64, 96, dropout=0.3, n_levels=2, n_heads=4)
+    points = cell_centres(LEVELS, "cpu")[None, :, None].expand(2, -1, 2, -1)
+    return layer, (randn(2, 36, 64), randn(1, 36, 64, seed=1), points, LEVELS)
+
+
+def attention():
+    layer, attend = CrossAttentionLayer(32, 2, dropout=0.3), randn(2, 1, 5, 300, seed=3) > 0
+    return Keywords(layer), (
+        *(randn(2, 5, 32), randn(2, 300, 32, seed=1), randn(2, 300, 32, seed=2)),
+        *(attend, randn(5, 32, seed=4)),
+    )
+
+
+class Keywords(nn.Module):
+    """Calls a cross attention layer without keywords."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, queries, keys, values, attend, query_pos):
+        return self.layer(queries, keys, values, attend=attend, query_pos=query_pos)
+
+
+def perceptron():
+    return FFNLayer(32, 64, dropout=0.3), (randn(2, 5, 32),)
+
+
+CASES = {"swin": swin, "encoder": encoder, "attention": attention, "perceptron": perceptron}
+CALLS = {"swin": 2, "encoder": 2, "attention": 1, "perceptron": 1}

@@ -22,9 +22,9 @@ WIDTH = 16  # numbers of a row come in multiples of this
 def applies(*inputs: Tensor, layers: tuple[nn.Module, ...], widths: tuple[int, ...] = ()) -> bool:
     """Whether the kernels can take the place of some layers without anybody noticing.
 
-    So it is for float32 on the CPU without gradients, autocast, compiling, tracing or dispatch
-    modes, and for layers that are plain ``Linear`` and ``LayerNorm`` without hooks, whose channels
-    are multiples of 16.
+    So it is for float32 on the CPU without gradients, autocast, compiling, tracing, dispatch modes
+    or hooks of all modules, and for layers that are plain ``Linear`` and ``LayerNorm`` without
+    hooks, whose channels are multiples of 16.
 
     Args:
         inputs: what the layers work on.
@@ -44,6 +44,7 @@ def _is_plain_call() -> bool:
         or torch.jit.is_tracing()
         or torch._C._len_torch_dispatch_stack()
         or torch._C._functorch.peek_interpreter_stack() is not None
+        or nn.modules.module._has_any_global_hook()
     )
 
 
