@@ -12,6 +12,7 @@ import ctypes
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 from mask2former.ops.implementation import use_kernel
 from mask2former.ops.libraries import TOKEN_LAYERS, load, torch_blas
@@ -44,6 +45,7 @@ def _is_plain_call() -> bool:
         or torch.jit.is_tracing()
         or torch._C._len_torch_dispatch_stack()
         or torch._C._functorch.peek_interpreter_stack() is not None
+        or forward_ad._current_level >= 0  # which gradients switched off leave on
         or nn.modules.module._has_any_global_hook()
     )
 

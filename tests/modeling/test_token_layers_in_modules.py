@@ -28,6 +28,9 @@ IMPOSSIBLE = {
     ("swin", "with_functional_grad"),
     ("encoder", "with_functional_grad"),
     ("encoder", "with_vmap"),
+    ("swin", "with_forward_derivatives"),
+    ("encoder", "with_forward_derivatives"),
+    ("attention", "with_forward_derivatives"),
 }
 
 
@@ -115,6 +118,14 @@ def with_vmap(module, inputs):
 def with_functional_grad(module, inputs):
     with torch.no_grad():
         torch.func.grad(lambda x: module(x, *inputs[1:]).sum())(inputs[0])
+
+
+def with_forward_derivatives(module, inputs):
+    with torch.no_grad(), torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(inputs[0], inputs[0].square())
+        output = torch.autograd.forward_ad.unpack_dual(module(dual, *inputs[1:]))
+    assert output.tangent.abs().sum() > 0
+    return output.primal
 
 
 def with_fake_tensors(module, inputs):
