@@ -51,20 +51,31 @@ def _is_plain_call() -> bool:
 
 
 def _is_plain(x: Tensor) -> bool:
-    return type(x) in (Tensor, nn.Parameter) and x.dtype == torch.float32 and x.is_cpu
+    if type(x) not in (Tensor, nn.Parameter) or x.dtype != torch.float32 or not x.is_cpu:
+        return False
+    return x.layout == torch.strided and not x.is_neg()
+
+
+def is_untouched(module: nn.Module, *kinds: type[nn.Module]) -> bool:
+    """Whether a module is of one of these very classes, in evaluation mode, and without hooks.
+
+    Those of the readable path that do nothing in evaluation, such as dropouts, or that only hold
+    layers must be, or something would be passed over.
+    """
+    if type(module) not in kinds or module.training or "forward" in vars(module):
+        return False
+    return not (module._forward_hooks or module._forward_pre_hooks)
 
 
 def _is_plain_layer(layer: nn.Module) -> bool:
-    if layer._forward_hooks or layer._forward_pre_hooks:
+    if not is_untouched(layer, nn.Linear, nn.LayerNorm):
         return False
     if type(layer) is nn.Linear:
         rows, columns = layer.weight.shape
         fits = rows % WIDTH == 0 and columns % WIDTH == 0
-    elif type(layer) is nn.LayerNorm:
+    else:
         fits = len(layer.normalized_shape) == 1 and layer.weight is not None
         fits = fits and layer.bias is not None and layer.normalized_shape[0] % WIDTH == 0
-    else:
-        return False
     return fits and all(
         _is_plain(p) and p.is_contiguous() for p in (layer.weight, layer.bias) if p is not None
     )

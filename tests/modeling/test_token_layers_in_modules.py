@@ -173,7 +173,7 @@ WAYS = [value for name, value in sorted(globals().items()) if name.startswith("w
 def test_ways_of_calling_that_kernels_do_not_know(case, way, recwarn):
     if (case.name, way.__name__) in IMPOSSIBLE:
         with pytest.raises(
-            (NotImplementedError, RuntimeError), match="vmap|forward|storage|functorch"
+            (NotImplementedError, RuntimeError), match=r"vmap|forward|storage|functorch"
         ):
             way(case.module, case.inputs)
         assert not case.calls

@@ -169,11 +169,16 @@ class SwinTransformerBlock(nn.Module):
             return x + self.drop_path(self.mlp(normed))
 
     def _has_kernels(self, x: Tensor) -> bool:
-        attn, mlp = self.attn, self.mlp
-        if type(mlp) is not Mlp or type(attn) is not WindowAttention or attn._forward_hooks:
+        attn, mlp, untouched = self.attn, self.mlp, token_layers.is_untouched
+        if not (untouched(attn, WindowAttention) and untouched(mlp, Mlp)):
+            return False
+        if not untouched(mlp.act, nn.GELU) or mlp.act.approximate != "none":
+            return False
+        idle = (attn.proj_drop, mlp.drop, self.drop_path)
+        if not all(untouched(part, nn.Dropout, DropPath, nn.Identity) for part in idle):
             return False
         layers = (self.norm1, attn.qkv, attn.proj, self.norm2, mlp.fc1, mlp.fc2)
-        depth = attn.proj.in_features // attn.num_heads
+        depth = x.shape[-1] // attn.num_heads
         return token_layers.applies(x, layers=layers, widths=(depth,))
 
     def _forward_in_kernels(self, x: Tensor) -> Tensor:

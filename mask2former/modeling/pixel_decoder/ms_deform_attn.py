@@ -115,11 +115,12 @@ class MSDeformAttn(nn.Module):
 
     def has_kernels(self, x: Tensor, pos: Tensor) -> bool:
         """Whether :meth:`sample_in_kernels` can be called instead of ``forward``."""
-        if self._forward_hooks or self._forward_pre_hooks:
+        if not token_layers.is_untouched(self, MSDeformAttn):
             return False
         layers = (self.value_proj, self.sampling_offsets, self.attention_weights, self.output_proj)
-        depth = self.value_proj.out_features // self.n_heads
-        return token_layers.applies(x, pos, layers=layers, widths=(depth,))
+        if not token_layers.applies(x, pos, layers=layers):
+            return False
+        return self.value_proj.out_features // self.n_heads % token_layers.WIDTH == 0
 
     def sample_in_kernels(
         self,

@@ -87,8 +87,10 @@ class MSDeformAttnTransformerEncoderLayer(nn.Module):
         return self.norm2(src + self.dropout3(feed_forward(src, *perceptron)))
 
     def _has_kernels(self, src: Tensor, pos: Tensor) -> bool:
-        attn = self.self_attn
+        attn, dropouts = self.self_attn, (self.dropout1, self.dropout2, self.dropout3)
         if self.activation is not torch.relu_ or type(attn) is not MSDeformAttn:
+            return False
+        if not all(token_layers.is_untouched(d, nn.Dropout, nn.Identity) for d in dropouts):
             return False
         own = (self.norm1, self.linear1, self.linear2, self.norm2)
         return attn.has_kernels(src, pos) and token_layers.applies(src, layers=own)

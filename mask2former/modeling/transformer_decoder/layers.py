@@ -101,7 +101,8 @@ class FFNLayer(_ResidualBlock):
     def forward(self, queries: Tensor) -> Tensor:
         parts = self.linear1, self.linear2, self.norm
         if not self.training and not self.normalize_before:
-            if token_layers.applies(queries, layers=parts):
+            idle = token_layers.is_untouched(self.dropout, nn.Dropout, nn.Identity)
+            if idle and token_layers.applies(queries, layers=parts):
                 return token_layers.perceptron_then_norm(queries, *parts)
         return self._residual(
             queries,
