@@ -154,8 +154,14 @@ class MSDeformAttn(nn.Module):
         """Normalised (x, y) of every sample, ``[B, Q, H, L, P, 2]``."""
         samples = (self.n_heads, self.n_levels, self.n_points, 2)
         reference = reference_points[:, :, None, :, None, :]  # [B, Q, 1, L, 1, 2 or 4]
-        weight, bias = self.sampling_offsets.weight, self.sampling_offsets.bias
-        if reference.shape[-1] == 2:
+        if reference.shape[-1] not in (2, 4):
+            raise ValueError(
+                "reference_points must end in 2 (x, y) or 4 (x, y, w, h), "
+                f"got shape {tuple(reference_points.shape)}"
+            )
+        plain = type(self.sampling_offsets) is nn.Linear  # not quantised, without adapter, ...
+        if reference.shape[-1] == 2 and plain and self.sampling_offsets.bias is not None:
+            weight, bias = self.sampling_offsets.weight, self.sampling_offsets.bias
             # Offsets are pixels of their level. Dividing the projection by the sizes of the maps,
             # not its output, saves a pass over a large tensor, and another one backward.
             sizes = _level_sizes(shapes, weight.dtype, weight.device)  # [L, 1, 2]
@@ -166,14 +172,11 @@ class MSDeformAttn(nn.Module):
             reference = reference.expand(-1, -1, -1, self.n_levels, self.n_points, -1).flatten(3)
             locations = offsets.unflatten(-1, (self.n_heads, -1)) + reference
             return locations.unflatten(-1, samples[1:])
-        if reference.shape[-1] == 4:
-            # n_points steps reach from the centre of the box to its border.
-            offsets = F.linear(query, weight, bias).unflatten(-1, samples)
-            return reference[..., :2] + offsets * (reference[..., 2:] * (0.5 / self.n_points))
-        raise ValueError(
-            "reference_points must end in 2 (x, y) or 4 (x, y, w, h), "
-            f"got shape {tuple(reference_points.shape)}"
-        )
+        offsets = self.sampling_offsets(query).unflatten(-1, samples)
+        if reference.shape[-1] == 2:
+            return reference + offsets / _level_sizes(shapes, offsets.dtype, offsets.device)
+        # n_points steps reach from the centre of the box to its border.
+        return reference[..., :2] + offsets * (reference[..., 2:] * (0.5 / self.n_points))
 
 
 def _as_int_pairs(
