@@ -81,6 +81,23 @@ def _is_plain_layer(layer: nn.Module) -> bool:
     )
 
 
+def width_after(width: int, *layers: nn.Linear | nn.LayerNorm) -> int | None:
+    """Channels after some layers in turn; None where one wants others than it is given.
+
+    Kernels would read beyond the end of what does not fit, so whoever calls them asks first.
+    """
+    for layer in layers:
+        if layer.weight.shape[-1] != width:
+            return None
+        width = len(layer.weight)
+    return width
+
+
+def is_mask(x: Tensor | None) -> bool:
+    """Whether :func:`cross_attention` knows such an ``attend``."""
+    return x is None or (type(x) is Tensor and x.dtype == torch.bool and x.is_cpu)
+
+
 def pre_norm_perceptron(x: Tensor, norm: nn.LayerNorm, fc1: nn.Linear, fc2: nn.Linear) -> Tensor:
     """``x + fc2(gelu(fc1(norm(x))))``, ``[..., C]``."""
     return _perceptron(x, None, None, norm, fc1, fc2, None, gelu=True)

@@ -178,8 +178,12 @@ class SwinTransformerBlock(nn.Module):
         if not all(untouched(part, nn.Dropout, DropPath, nn.Identity) for part in idle):
             return False
         layers = (self.norm1, attn.qkv, attn.proj, self.norm2, mlp.fc1, mlp.fc2)
-        depth = x.shape[-1] // attn.num_heads
-        return token_layers.applies(x, layers=layers, widths=(depth,))
+        channels = x.shape[-1]
+        if not token_layers.applies(x, layers=layers, widths=(channels // attn.num_heads,)):
+            return False
+        fits, after = x.dim() == 4, token_layers.width_after
+        fits = fits and after(channels, self.norm1, attn.qkv) == 3 * channels
+        return fits and after(channels, attn.proj, self.norm2, mlp.fc1, mlp.fc2) == channels
 
     def _forward_in_kernels(self, x: Tensor) -> Tensor:
         """The same in two calls that never leave the cache; no dropout, no gradients."""

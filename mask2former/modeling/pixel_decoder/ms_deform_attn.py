@@ -113,14 +113,27 @@ class MSDeformAttn(nn.Module):
         output = ms_deform_attn(value, shapes, input_level_start_index, locations, weights)
         return self.output_proj(output)
 
-    def has_kernels(self, x: Tensor, pos: Tensor) -> bool:
+    def has_kernels(
+        self, x: Tensor, pos: Tensor, reference_points: Tensor, spatial_shapes: Sequence | Tensor
+    ) -> bool:
         """Whether :meth:`sample_in_kernels` can be called instead of ``forward``."""
         if not token_layers.is_untouched(self, MSDeformAttn):
             return False
         layers = (self.value_proj, self.sampling_offsets, self.attention_weights, self.output_proj)
-        if not token_layers.applies(x, pos, layers=layers):
+        if not token_layers.applies(x, pos, reference_points, layers=layers):
             return False
-        return self.value_proj.out_features // self.n_heads % token_layers.WIDTH == 0
+        values, offsets, weights = (len(layer.weight) for layer in layers[:3])
+        samples, after = self.n_heads * self.n_levels * self.n_points, token_layers.width_after
+        return (
+            x.dim() == 3
+            and pos.shape in (x.shape, (1, *x.shape[1:]))
+            and reference_points.dim() == 4
+            and reference_points.shape[-1] == 2
+            and len(spatial_shapes) == self.n_levels
+            and all(after(x.shape[-1], layer) for layer in layers[:3])
+            and (offsets, weights) == (2 * samples, samples)
+            and values // self.n_heads % token_layers.WIDTH == 0
+        )
 
     def sample_in_kernels(
         self,

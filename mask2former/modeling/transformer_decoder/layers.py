@@ -99,17 +99,23 @@ class FFNLayer(_ResidualBlock):
         self._finish()
 
     def forward(self, queries: Tensor) -> Tensor:
-        parts = self.linear1, self.linear2, self.norm
-        if not self.training and not self.normalize_before:
-            idle = token_layers.is_untouched(self.dropout, nn.Dropout, nn.Identity)
-            if idle and token_layers.applies(queries, layers=parts):
-                return token_layers.perceptron_then_norm(queries, *parts)
+        if not self.training and not self.normalize_before and self._has_kernels(queries):
+            parts = self.linear1, self.linear2, self.norm
+            return token_layers.perceptron_then_norm(queries, *parts)
         return self._residual(
             queries,
             lambda x: self.dropout(
                 feed_forward(x, self.linear1, torch.relu_, self.dropout, self.linear2)
             ),
         )
+
+    def _has_kernels(self, queries: Tensor) -> bool:
+        parts, width = (self.linear1, self.linear2, self.norm), queries.shape[-1]
+        if not token_layers.is_untouched(self.dropout, nn.Dropout, nn.Identity):
+            return False
+        if not token_layers.applies(queries, layers=parts):
+            return False
+        return token_layers.width_after(width, *parts) == width
 
 
 class MLP(nn.Module):
