@@ -32,6 +32,7 @@ def attended(queries=(2, 5, 32), keys=(2, 300, 32), values=(2, 300, 32), attend=
 # Inputs of other shapes or kinds than usual, with what PyTorch makes of them.
 FITTING = {
     "swin: one image, other sides": ("swin", (randn(1, 14, 8, 32), MASK)),
+    "swin: shifted windows without a mask": ("swin", (randn(2, 9, 12, 32), None)),
     "encoder: positions of any image": encoded(pos=(36, 64)),
     "encoder: one position": encoded(pos=(2, 1, 64)),
     "encoder: points of any image": encoded(to=points(1, -1, 2, -1)),
@@ -98,6 +99,15 @@ def test_reference_points_may_be_of_float64():
     with torch.no_grad():
         found = module(src, pos, reference.double(), shapes)
     assert difference(found.float(), wanted) < 1e-5
+
+
+def test_a_bias_table_of_another_type_is_an_error():
+    module, inputs = CASES["swin"]()
+    module = randomised(module)
+    module.attn.relative_position_bias_table.data = torch.zeros(169, 2, dtype=torch.float64)
+    for run in (readable, lambda module, inputs: module(*inputs)):
+        with pytest.raises(RuntimeError, match=r"type"), torch.no_grad():
+            run(module, inputs)
 
 
 def narrower(linear):

@@ -162,7 +162,8 @@ class SwinTransformerBlock(nn.Module):
 
     def forward(self, x: Tensor, shift_mask: Tensor | None) -> Tensor:
         """``[B, H, W, C] -> [B, H, W, C]``; the mask is read by shifted blocks only."""
-        if not self.training and self._has_kernels(x):
+        masked = not self.shift_size or shift_mask is not None
+        if masked and not self.training and self._has_kernels(x):
             return self._forward_in_kernels(x)
         x = x + self.drop_path(self._window_attention(self.norm1(x), shift_mask))
         with _made_again(self.norm2, x) as normed:
@@ -178,8 +179,9 @@ class SwinTransformerBlock(nn.Module):
         if not all(untouched(part, nn.Dropout, DropPath, nn.Identity) for part in idle):
             return False
         layers = (self.norm1, attn.qkv, attn.proj, self.norm2, mlp.fc1, mlp.fc2)
-        channels = x.shape[-1]
-        if not token_layers.applies(x, layers=layers, widths=(channels // attn.num_heads,)):
+        channels, table = x.shape[-1], attn.relative_position_bias_table
+        depth = channels // attn.num_heads
+        if not token_layers.applies(x, table, layers=layers, widths=(depth,)):
             return False
         fits, after = x.dim() == 4, token_layers.width_after
         fits = fits and after(channels, self.norm1, attn.qkv) == 3 * channels
