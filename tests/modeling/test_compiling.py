@@ -92,7 +92,7 @@ def assert_same_step(actual, expected) -> None:
 
 def assert_same_segments(actual: dict, expected: dict) -> None:
     torch.testing.assert_close(actual["sem_seg"], expected["sem_seg"], rtol=1e-4, atol=1e-5)
-    # A graph may round otherwise: where scores are equal to the last bit, a pixel may fall elsewhere.
+    # A graph may round otherwise: where scores are nearly equal, a pixel may fall elsewhere.
     different = actual["panoptic_seg"][0] != expected["panoptic_seg"][0]
     assert different.float().mean() <= 1e-4
     assert actual["panoptic_seg"][1] == expected["panoptic_seg"][1]
