@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import torch
 
 from mask2former.ops.libraries import (
+    ID_MAPS,
     MASK_STRIPS,
     MS_DEFORM_ATTN,
     NEIGHBORHOOD_ATTENTION,
@@ -25,6 +26,7 @@ MODES = ("auto", "reference", "kernel")
 _mode = "auto"
 _already_said: set[tuple[str, str]] = set()
 _IN_WORDS = {
+    ID_MAPS: "Reading and comparing panoptic maps",
     MS_DEFORM_ATTN: "Multi-scale deformable attention",
     MASK_STRIPS: "Post-processing of masks",
     NEIGHBORHOOD_ATTENTION: "Neighbourhood attention",

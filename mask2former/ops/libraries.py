@@ -17,6 +17,8 @@ MS_DEFORM_ATTN = "ms_deform_attn"
 NEIGHBORHOOD_ATTENTION = "neighborhood_attention"
 # Post-processing; on the CPU only, elsewhere PyTorch does it.
 MASK_STRIPS = "mask_strips"
+# Panoptic evaluation; on the CPU only.
+ID_MAPS = "id_maps"
 # The published algorithm for GPUs: only benchmarks use it (build_ops.py --yardstick).
 MS_DEFORM_ATTN_YARDSTICK = "ms_deform_attn_yardstick"
 
@@ -99,7 +101,17 @@ _MASK_STRIPS = {
 }
 
 
+# Of id_maps, function by function: two sizes, then arrays.
+_ID_MAPS = {"undo_filters": 2, "joint_areas": 3}
+
+
 def _declare(library: ctypes.CDLL, device_type: str, op: str) -> None:
+    if op == ID_MAPS:
+        for name, arrays in _ID_MAPS.items():
+            function = getattr(library, f"{op}_{device_type}_{name}")
+            function.argtypes = [*[ctypes.c_int64] * 2, *[_POINTER] * arrays]
+            function.restype = _NUMBER
+        return
     if op == MASK_STRIPS:
         for name, (tensors, last) in _MASK_STRIPS.items():
             function = getattr(library, f"{op}_{device_type}_{name}")
