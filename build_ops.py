@@ -42,7 +42,7 @@ SOURCES["mask_strips", "cpu"] = [
     OPS / "csrc/mask_strips_best_class_cpu_kernel.h",
     *_SHARED,
 ]
-SOURCES["id_maps", "cpu"] = [OPS / "csrc/id_maps_cpu.cpp"]
+SOURCES["id_maps", "cpu"] = [OPS / "csrc/id_maps_cpu.cpp", OPS / "csrc/inflate.h"]
 SOURCES["neighborhood_attention", "cuda"].append(OPS / "csrc/neighborhood_attention_cuda_kernels.h")
 # Not installed and not needed by anything but benchmarks.
 YARDSTICK = {

@@ -39,7 +39,7 @@ def joint_areas(
         labels of ``a``, labels of ``b`` and pixel counts (int64), one entry per pair that occurs,
         sorted by pair.
     """
-    if fast and id_maps.applies():
+    if fast and id_maps.applies(a, b):
         areas = id_maps.joint_areas(a, b)
         if areas is not None:
             return tuple(areas)
@@ -142,7 +142,7 @@ def _check_prediction(
     pred: list[dict], pred_labels: np.ndarray, category_ids: set[int], image_id: object
 ) -> None:
     ids = {segment["id"] for segment in pred}
-    painted = set(np.unique(pred_labels).tolist())
+    painted = set(pred_labels.tolist())
     if unlisted := painted - ids - {VOID}:
         raise KeyError(
             f"Image {image_id}: segment {min(unlisted)} is in the predicted map, "
@@ -177,6 +177,7 @@ def _overlap_matrix(gt, pred, gt_labels, pred_labels, counts) -> np.ndarray:
 
 def _areas(segments: list[dict], labels: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """Pixels of each segment, float64 ``[P]``."""
-    unique, index = np.unique(labels, return_inverse=True)
-    area = dict(zip(unique.tolist(), np.bincount(index, weights=counts, minlength=len(unique))))
+    area: dict[int, int] = {}
+    for label, count in zip(labels.tolist(), counts.tolist()):
+        area[label] = area.get(label, 0) + count
     return np.array([area[segment["id"]] for segment in segments], np.float64)

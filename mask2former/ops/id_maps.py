@@ -15,29 +15,45 @@ from mask2former.ops.libraries import ID_MAPS, load
 MOST_PAIRS = 4096
 
 
-def applies() -> bool:
-    """Whether the kernels are there and wanted."""
-    return use_kernel("cpu", ID_MAPS)
+def applies(*maps: np.ndarray) -> bool:
+    """Whether the kernels can work on these maps and are wanted: all uint32."""
+    return all(ids.dtype == np.uint32 for ids in maps) and use_kernel("cpu", ID_MAPS)
 
 
-def undo_filters(rows: bytes, height: int, width: int) -> np.ndarray | None:
+def inflate(data: bytes, size: int) -> np.ndarray | None:
+    """Decompresses a zlib stream.
+
+    Args:
+        data: the whole stream and nothing else.
+        size: how long the result must be.
+
+    Returns:
+        uint8 ``[size]``; None if the stream is damaged or of another size.
+    """
+    output = np.empty(size, np.uint8)
+    given = np.frombuffer(data, np.uint8)
+    function = load("cpu", ID_MAPS).id_maps_cpu_inflate
+    return None if function(given.size, size, given.ctypes.data, output.ctypes.data) else output
+
+
+def undo_filters(rows: np.ndarray, height: int, width: int) -> np.ndarray | None:
     """Pixels of a PNG of 8 bit RGB.
 
     Args:
-        rows: what the PNG compresses: row by row a filter and ``3 * width`` bytes.
+        rows: uint8, what the PNG compresses: row by row a filter and ``3 * width`` bytes.
 
     Returns:
         uint32 ``[height, width]``, ``R + 256 G + 256^2 B``; None where a filter does not exist.
 
     Raises:
-        ValueError: there are more or less rows.
+        ValueError: there are more or less rows, or of another type.
     """
-    if len(rows) != height * (1 + 3 * width):
-        raise ValueError(f"{len(rows)} bytes are not {height} rows of {width} pixels")
+    if rows.size != height * (1 + 3 * width) or rows.dtype != np.uint8:
+        raise ValueError(f"{rows.size} {rows.dtype} are not {height} rows of {width} pixels")
+    rows = np.ascontiguousarray(rows)
     ids = np.empty((height, width), np.uint32)
-    data = np.frombuffer(rows, np.uint8)
     function = load("cpu", ID_MAPS).id_maps_cpu_undo_filters
-    return None if function(height, width, data.ctypes.data, ids.ctypes.data) else ids
+    return None if function(height, width, rows.ctypes.data, ids.ctypes.data) else ids
 
 
 def joint_areas(a: np.ndarray, b: np.ndarray) -> np.ndarray | None:

@@ -31,6 +31,7 @@ _IN_WORDS = {
     MASK_STRIPS: "Post-processing of masks",
     NEIGHBORHOOD_ATTENTION: "Neighbourhood attention",
 }
+_INSTEAD = {ID_MAPS: "OpenCV and numpy"}
 
 
 def set_implementation(mode: str) -> None:
@@ -89,10 +90,11 @@ def _has_kernel(device_type: str, op: str, required: bool) -> bool:
         if (op, device_type) not in _already_said:
             _already_said.add((op, device_type))
             logger.warning(
-                "%s on %s runs in PyTorch, which is correct but many times slower than the "
+                "%s on %s runs in %s, which is correct but many times slower than the "
                 "compiled kernel: %s.",
                 _IN_WORDS.get(op, op),
                 device_type,
+                _INSTEAD.get(op, "PyTorch"),
                 error,
             )
         return False

@@ -73,7 +73,9 @@ def test_an_install_leaves_kernels_for_the_scripts_of_the_checkout(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("op", ["ms_deform_attn", "neighborhood_attention", "mask_strips"])
+@pytest.mark.parametrize(
+    "op", ["ms_deform_attn", "neighborhood_attention", "mask_strips", "id_maps"]
+)
 def test_a_compiler_at_hand_builds_a_library_that_loads(op, build_ops, tmp_path, capsys):
     target = tmp_path / "kernels.so"
     if not build_ops.build_library("cpu", target, op):
