@@ -26,7 +26,7 @@ from setuptools.command.build_ext import build_ext
 ROOT = Path(__file__).resolve().parent
 OPS = Path("mask2former/ops")
 OP_NAMES = ("ms_deform_attn", "neighborhood_attention")
-_SHARED = [OPS / "csrc/cpu_instruction_sets.h", OPS / "csrc/cpu_vectors.h"]
+_SHARED = [OPS / f"csrc/cpu_{name}.h" for name in ("instruction_sets", "vectors", "math")]
 # (op, device) -> the file that is compiled, then what it includes.
 SOURCES = {
     (op, device): files
@@ -40,6 +40,18 @@ SOURCES["mask_strips", "cpu"] = [
     OPS / "csrc/mask_strips_cpu.cpp",
     OPS / "csrc/mask_strips_cpu_kernel.h",
     OPS / "csrc/mask_strips_best_class_cpu_kernel.h",
+    *_SHARED,
+]
+SOURCES["token_layers", "cpu"] = [
+    OPS / "csrc/token_layers_cpu.cpp",
+    OPS / "csrc/token_layers_cpu_kernel.h",
+    OPS / "csrc/cpu_blas.h",
+    *_SHARED,
+]
+SOURCES["winograd", "cpu"] = [
+    OPS / "csrc/winograd_cpu.cpp",
+    OPS / "csrc/winograd_cpu_kernel.h",
+    OPS / "csrc/cpu_blas.h",
     *_SHARED,
 ]
 SOURCES["id_maps", "cpu"] = [OPS / "csrc/id_maps_cpu.cpp", OPS / "csrc/inflate.h"]

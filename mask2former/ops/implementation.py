@@ -14,6 +14,8 @@ from mask2former.ops.libraries import (
     MASK_STRIPS,
     MS_DEFORM_ATTN,
     NEIGHBORHOOD_ATTENTION,
+    TOKEN_LAYERS,
+    WINOGRAD,
     MissingLibrary,
     load,
 )
@@ -30,6 +32,8 @@ _IN_WORDS = {
     MS_DEFORM_ATTN: "Multi-scale deformable attention",
     MASK_STRIPS: "Post-processing of masks",
     NEIGHBORHOOD_ATTENTION: "Neighbourhood attention",
+    TOKEN_LAYERS: "Inference of transformer layers",
+    WINOGRAD: "Inference of 3 x 3 convolutions",
 }
 _INSTEAD = {ID_MAPS: "OpenCV and numpy"}
 

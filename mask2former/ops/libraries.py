@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -17,6 +18,9 @@ MS_DEFORM_ATTN = "ms_deform_attn"
 NEIGHBORHOOD_ATTENTION = "neighborhood_attention"
 # Post-processing; on the CPU only, elsewhere PyTorch does it.
 MASK_STRIPS = "mask_strips"
+# Whole layers and 3 x 3 convolutions for inference; on the CPU only.
+TOKEN_LAYERS = "token_layers"
+WINOGRAD = "winograd"
 # Panoptic evaluation; on the CPU only.
 ID_MAPS = "id_maps"
 # The published algorithm for GPUs: only benchmarks use it (build_ops.py --yardstick).
@@ -61,9 +65,36 @@ def load(device_type: str, op: str = MS_DEFORM_ATTN) -> ctypes.CDLL:
     if version != ABI:
         raise MissingLibrary(f"{path} is of another version ({version}, not {ABI}); {remedy}")
     _declare(library, device_type, op)
+    if op in (TOKEN_LAYERS, WINOGRAD):
+        torch_blas()
     return library
 
 
+@cache
+def torch_blas() -> ctypes.Array:
+    """Addresses of Fortran's ``sgemm`` in the library that torch multiplies matrices with.
+
+    After it, those of MKL's ``sgemm_pack_get_size``, ``sgemm_pack`` and ``sgemm_compute``, or null.
+
+    Raises:
+        MissingLibrary: if torch has none that can be called from outside.
+    """
+    if sys.byteorder != "little":
+        raise MissingLibrary("sizes can be handed to sgemm on little-endian machines only")
+    suffix = {"darwin": "dylib", "win32": "dll"}.get(sys.platform, "so")
+    prefix = "" if sys.platform == "win32" else "lib"
+    path = Path(torch.__file__).parent / "lib" / f"{prefix}torch_cpu.{suffix}"
+    try:
+        library = ctypes.CDLL(str(path))
+        functions = [library.sgemm_]
+    except (OSError, AttributeError) as error:
+        raise MissingLibrary(f"this build of torch shows no sgemm ({error})") from error
+    packing = [getattr(library, f"sgemm_{name}_", None) for name in _PACKING]
+    functions += packing if all(packing) else [None] * len(packing)
+    return (_POINTER * 4)(*[ctypes.cast(f, _POINTER).value if f else None for f in functions])
+
+
+_PACKING = ("pack_get_size", "pack", "compute")
 _NUMBER = ctypes.c_int
 # (op, device) -> what stands before the tensors, how many tensors forward and backward take, and
 # what stands after them forward and backward.
@@ -100,6 +131,19 @@ _MASK_STRIPS = {
     "argmax": (2, [_NUMBER]),
 }
 
+# Of token_layers and winograd: what stands before the number of threads; torch_blas is the last pointer.
+_FLOATS = ctypes.POINTER(ctypes.c_float)
+_POINTERS = ctypes.POINTER(_POINTER)
+_WITH_BLAS = {
+    TOKEN_LAYERS: {
+        "perceptron": [_SIZES, _FLOATS, _POINTERS, _POINTER, _POINTER],
+        "attention": [_SIZES, *[_POINTER] * 5, ctypes.c_float],
+        "windows": [_SIZES, _FLOATS, _POINTERS, _POINTER, _POINTER],
+        "samples": [_SIZES, _POINTERS, _POINTER, _POINTER, _POINTER, _POINTER],
+    },
+    WINOGRAD: {"convolution": [_SIZES, *[_POINTER] * 5]},
+}
+
 
 # Of id_maps, function by function: two sizes, then arrays.
 _ID_MAPS = {"inflate": 2, "undo_filters": 2, "joint_areas": 3}
@@ -116,6 +160,12 @@ def _declare(library: ctypes.CDLL, device_type: str, op: str) -> None:
         for name, (tensors, last) in _MASK_STRIPS.items():
             function = getattr(library, f"{op}_{device_type}_{name}")
             function.argtypes = [_SIZES, *[_POINTER] * tensors, *last]
+            function.restype = None
+        return
+    if op in (TOKEN_LAYERS, WINOGRAD):
+        for name, arguments in _WITH_BLAS[op].items():
+            function = getattr(library, f"{op}_{device_type}_{name}")
+            function.argtypes = [*arguments, _NUMBER]
             function.restype = None
         return
     first, forward, backward, last_forward, last_backward = _SIGNATURES[op, device_type]

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mask2former.ops import checkpoint
+from mask2former.ops import checkpoint, token_layers
 
 from .swin_attention import WindowAttention
 
@@ -162,9 +162,38 @@ class SwinTransformerBlock(nn.Module):
 
     def forward(self, x: Tensor, shift_mask: Tensor | None) -> Tensor:
         """``[B, H, W, C] -> [B, H, W, C]``; the mask is read by shifted blocks only."""
+        if not self.training and self._has_kernels(x):
+            return self._forward_in_kernels(x)
         x = x + self.drop_path(self._window_attention(self.norm1(x), shift_mask))
         with _made_again(self.norm2, x) as normed:
             return x + self.drop_path(self.mlp(normed))
+
+    def _has_kernels(self, x: Tensor) -> bool:
+        attn, mlp = self.attn, self.mlp
+        if type(mlp) is not Mlp or type(attn) is not WindowAttention or attn._forward_hooks:
+            return False
+        layers = (self.norm1, attn.qkv, attn.proj, self.norm2, mlp.fc1, mlp.fc2)
+        depth = attn.proj.in_features // attn.num_heads
+        return token_layers.applies(x, layers=layers, widths=(depth,))
+
+    def _forward_in_kernels(self, x: Tensor) -> Tensor:
+        """The same in two calls that never leave the cache; no dropout, no gradients."""
+        attn, size = self.attn, self.window_size
+        separation = shifted_window_mask(
+            2, 2, size, self.shift_size, dtype=x.dtype, device=x.device
+        )  # [4, N, N], the four kinds of windows
+        x = token_layers.window_attention(
+            x,
+            self.norm1,
+            attn.qkv,
+            attn.proj,
+            attn.position_bias(),
+            separation,
+            window_size=size,
+            shift=self.shift_size,
+            scale=attn.scale,
+        )
+        return token_layers.pre_norm_perceptron(x, self.norm2, self.mlp.fc1, self.mlp.fc2)
 
     def _window_attention(self, x: Tensor, shift_mask: Tensor | None) -> Tensor:
         _, height, width, _ = x.shape

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from fvcore.nn import weight_init
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from detectron2.config import configurable
 from detectron2.layers import Conv2d, ShapeSpec, get_norm
 from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
+from mask2former.ops import winograd
 
 from ..errors import BackboneError
 from ..transformer_decoder.position_encoding import PositionEmbeddingSine
@@ -95,16 +97,36 @@ def lateral_conv(in_channels: int, conv_dim: int, norm: str | Callable | None) -
     return conv
 
 
+class OutputConv(Conv2d):
+    """``Conv2d``, at inference on large maps by Winograd's method."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training or not winograd.applies(x, self):
+            return super().forward(x)
+        x = winograd.convolution(x, self.weight, self.bias)
+        for step in (self.norm, self.activation):
+            x = x if step is None else step(x)
+        return x
+
+
+def upsampled_plus(y: Tensor, lateral: Tensor, mode: str) -> Tensor:
+    """``y`` resized to the size of ``lateral``, plus ``lateral``; both ``[B, C, h, w]``."""
+    corners = None if mode == "nearest" else False
+    y = F.interpolate(y, size=lateral.shape[-2:], mode=mode, align_corners=corners)
+    # In place where the type allows it: these are the largest maps of the network.
+    return y.add_(lateral) if torch.result_type(y, lateral) == y.dtype else y + lateral
+
+
 def output_conv(in_channels: int, conv_dim: int, norm: str | Callable | None) -> Conv2d:
     """3 x 3 convolution, norm and ReLU."""
-    conv = Conv2d(
+    conv = OutputConv(
         in_channels,
         conv_dim,
         kernel_size=3,
         padding=1,
         bias=not norm,
         norm=get_norm(norm, conv_dim),
-        activation=F.relu,
+        activation=torch.relu_,  # nothing before it needs its own output backward
     )
     weight_init.c2_xavier_fill(conv)
     return conv
@@ -154,7 +176,7 @@ class BasePixelDecoder(nn.Module):
         pyramid = [y]
         for i in range(len(self.in_features) - 1, 0, -1):
             lateral = getattr(self, f"adapter_{i}")(features[self.in_features[i - 1]])
-            y = lateral + F.interpolate(y, size=lateral.shape[-2:], mode="nearest")
+            y = upsampled_plus(y, lateral, "nearest")
             y = getattr(self, f"layer_{i}")(y)  # [B, conv_dim, H / 2^(i+1), W / 2^(i+1)]
             pyramid.append(y)
         return self.mask_features(y), encoded, pyramid[:NUM_MULTI_SCALE_FEATURES]

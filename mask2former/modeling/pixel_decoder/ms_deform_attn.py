@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mask2former.ops import ms_deform_attn, short_softmax
+from mask2former.ops import ms_deform_attn, short_softmax, token_layers
 
 
 class MSDeformAttn(nn.Module):
@@ -112,6 +112,40 @@ class MSDeformAttn(nn.Module):
 
         output = ms_deform_attn(value, shapes, input_level_start_index, locations, weights)
         return self.output_proj(output)
+
+    def has_kernels(self, x: Tensor, pos: Tensor) -> bool:
+        """Whether :meth:`sample_in_kernels` can be called instead of ``forward``."""
+        if self._forward_hooks or self._forward_pre_hooks:
+            return False
+        layers = (self.value_proj, self.sampling_offsets, self.attention_weights, self.output_proj)
+        depth = self.value_proj.out_features // self.n_heads
+        return token_layers.applies(x, pos, layers=layers, widths=(depth,))
+
+    def sample_in_kernels(
+        self,
+        x: Tensor,
+        pos: Tensor,
+        reference_points: Tensor,
+        spatial_shapes: Sequence[tuple[int, int]],
+    ) -> Tensor:
+        """Self-attention of tokens ``x [B, S, C]`` with queries ``x + pos``, for inference.
+
+        As ``forward(x + pos, reference_points, x, spatial_shapes)``, reference points being
+        ``[B, S, L, 2]``, but before the output projection.
+        """
+        shapes = _as_int_pairs(spatial_shapes)
+        sizes = _level_sizes(shapes, x.dtype, x.device)[:, 0]  # [L, 2]
+        value, locations, weights = token_layers.deformable_samples(
+            x,
+            pos,
+            reference_points,
+            sizes,
+            self.value_proj,
+            self.sampling_offsets,
+            self.attention_weights,
+            self.n_heads,
+        )
+        return ms_deform_attn(value, shapes, None, locations, weights)
 
     def _sampling_locations(
         self, query: Tensor, reference_points: Tensor, shapes: tuple[tuple[int, int], ...]

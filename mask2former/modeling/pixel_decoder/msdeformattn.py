@@ -11,13 +11,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from fvcore.nn import weight_init
 from torch import Tensor, nn
 
 from detectron2.config import configurable
 from detectron2.layers import Conv2d, ShapeSpec
 from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
+from mask2former.ops import token_layers
 
 from ..transformer_decoder.feed_forward import activation_function, feed_forward
 from ..transformer_decoder.position_encoding import PositionEmbeddingSine
@@ -30,6 +30,7 @@ from .fpn import (  # noqa: F401 - build_pixel_decoder is published here, too
     lateral_conv,
     output_conv,
     pyramid_options,
+    upsampled_plus,
 )
 from .ms_deform_attn import MSDeformAttn
 
@@ -78,10 +79,26 @@ class MSDeformAttnTransformerEncoderLayer(nn.Module):
         Returns:
             ``[B, S, C]``.
         """
+        if not self.training and self._has_kernels(src, pos):
+            return self._forward_in_kernels(src, pos, reference_points, spatial_shapes)
         attended = self.self_attn(src + pos, reference_points, src, spatial_shapes)
         src = self.norm1(src + self.dropout1(attended))
         perceptron = self.linear1, self.activation, self.dropout2, self.linear2
         return self.norm2(src + self.dropout3(feed_forward(src, *perceptron)))
+
+    def _has_kernels(self, src: Tensor, pos: Tensor) -> bool:
+        attn = self.self_attn
+        if self.activation is not torch.relu_ or type(attn) is not MSDeformAttn:
+            return False
+        own = (self.norm1, self.linear1, self.linear2, self.norm2)
+        return attn.has_kernels(src, pos) and token_layers.applies(src, layers=own)
+
+    def _forward_in_kernels(self, src, pos, reference_points, spatial_shapes) -> Tensor:
+        """The same in three calls, tokens staying in the cache; no dropout, no gradients."""
+        attn = self.self_attn
+        attended = attn.sample_in_kernels(src, pos, reference_points, spatial_shapes)
+        layers = (attn.output_proj, self.norm1, self.linear1, self.linear2, self.norm2)
+        return token_layers.post_norm_perceptron(src, attended, *layers)
 
 
 class MSDeformAttnTransformerEncoder(nn.Module):
@@ -274,9 +291,7 @@ class MSDeformAttnPixelDecoder(nn.Module):
         maps = []
         for i, name in zip(range(len(self.pyramid_features), 0, -1), self.pyramid_features):
             lateral = getattr(self, f"adapter_{i}")(features[name])
-            y = lateral + F.interpolate(
-                y, size=lateral.shape[-2:], mode="bilinear", align_corners=False
-            )
+            y = upsampled_plus(y, lateral, "bilinear")
             y = getattr(self, f"layer_{i}")(y)  # [B, conv_dim, H / 4, W / 4]
             maps.append(y)
         return maps

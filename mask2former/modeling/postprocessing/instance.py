@@ -64,12 +64,21 @@ class InstanceTask:
         order = scores.argsort(descending=True)
         ranks = self.ranks[order]
         result = Instances(self.size)
-        masks = self.masks.index_select(0, ranks)
-        result.pred_masks = masks if self.as_bool else masks.to(scores.dtype)
+        result.pred_masks = self._in_order(ranks, torch.bool if self.as_bool else scores.dtype)
         result.pred_boxes = Boxes(tight_boxes(self.masks)[ranks])
         result.scores = scores[order]
         result.pred_classes = self.classes[order]
         return result
+
+    def _in_order(self, ranks: Tensor, dtype: torch.dtype) -> Tensor:
+        """The masks of ``ranks`` as numbers 0 or 1 (or False or True) of ``dtype``, [N, H, W]."""
+        if dtype == torch.bool or not self.masks.is_cpu or torch.compiler.is_compiling():
+            return self.masks.index_select(0, ranks).to(dtype)
+        # A few at a time: their bytes are still in the cache when they become numbers.
+        numbers = torch.empty((len(ranks), *self.size), dtype=dtype)
+        for some, to in zip(ranks.split(4), numbers.split(4)):
+            to.copy_(self.masks[some])
+        return numbers
 
 
 def foreground(probs: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mask2former.ops import token_layers
+
 
 class MultiheadAttention(nn.Module):
     """Multi-head attention, batch first (Vaswani et al., 2017, section 3.2).
@@ -53,6 +55,8 @@ class MultiheadAttention(nn.Module):
         Returns:
             [B, Q, C].
         """
+        if key is not query and not self.training and self._has_kernels(query, key, value):
+            return self._forward_in_kernels(query, key, value, attend)
         c = self.embed_dim
         w, b = self.in_proj_weight, self.in_proj_bias
         if key is query:
@@ -69,6 +73,24 @@ class MultiheadAttention(nn.Module):
             dropout_p=self.dropout if self.training else 0.0,
         )  # [B, heads, Q, C/heads]
         return self.out_proj(attended.transpose(1, 2).flatten(2))
+
+    def _has_kernels(self, *inputs: Tensor) -> bool:
+        weights, depth = (self.in_proj_weight, self.in_proj_bias), self.embed_dim // self.num_heads
+        return token_layers.applies(*inputs, *weights, layers=(self.out_proj,), widths=(depth,))
+
+    def _forward_in_kernels(
+        self, query: Tensor, key: Tensor, value: Tensor, attend: Tensor | None
+    ) -> Tensor:
+        """The same with a kernel that wants keys transposed; no dropout, no gradients."""
+        c = self.embed_dim
+        w, b = self.in_proj_weight, self.in_proj_bias
+        q = F.linear(query, w[:c], b[:c])
+        # The bias of keys adds the same to all logits of a row, so softmax does not see it; that of
+        # values passes through any weights that sum to one.
+        keys = torch.bmm(w[c : 2 * c].expand(len(key), -1, -1), key.transpose(1, 2))  # [B, C, N]
+        v = value @ w[2 * c :].t()
+        attended = token_layers.cross_attention(q, keys, v, attend, self.num_heads) + b[2 * c :]
+        return self.out_proj(attended)
 
     def _heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # [B, heads, N, C/heads]

@@ -4,46 +4,10 @@
 // VECTOR_BYTES set to the width of a register. No include guard, on purpose.
 
 #include "cpu_vectors.h"
+#include "cpu_math.h"
 
-constexpr int lanes = full_lanes<float>;
-typedef Vector<float, lanes> Floats;
-typedef Vector<int32_t, lanes> Ints;
 typedef int8_t Bytes __attribute__((vector_size(lanes)));
 typedef int16_t Shorts __attribute__((vector_size(2 * lanes)));
-
-INLINE Floats all(float value) { return Floats{} + value; }
-INLINE Ints bits(Floats value) { return reinterpret_cast<Ints>(value); }
-INLINE Floats floats(Ints value) { return reinterpret_cast<Floats>(value); }
-// A comparison gives -1 or 0 for each lane.
-INLINE Floats pick(Ints yes, Floats a, Floats b) { return yes ? a : b; }
-INLINE Ints pick(Ints yes, Ints a, Ints b) { return yes ? a : b; }
-
-template <typename S, typename V>
-INLINE S sum_of_lanes(V value) {
-  S sum = 0;
-  for (int i = 0; i < lanes; ++i) sum += S(value[i]);
-  return sum;
-}
-
-// 1 / (1 + exp(-x)) to a few units in the last place; not a number stays so.
-INLINE Floats sigmoid_of(Floats x) {
-  // exp(z) = 2^n * exp(r) with |r| <= ln(2) / 2; the polynomial is that of Cephes' expf.
-  Floats z = -x;
-  z = pick(z > all(87.0f), all(87.0f), z);
-  z = pick(z < all(-87.0f), all(-87.0f), z);
-  const Floats shift = all(12582912.0f);  // 1.5 * 2^23: adding it rounds to a whole number
-  const Floats shifted = z * 1.44269504088896341f + shift;
-  const Floats n = shifted - shift;
-  const Floats r = (z - n * 0.693359375f) + n * 2.12194440e-4f;
-  Floats power = r * 1.9875691500e-4f + 1.3981999507e-3f;
-  power = power * r + 8.3334519073e-3f;
-  power = power * r + 4.1665795894e-2f;
-  power = power * r + 1.6666665459e-1f;
-  power = power * r + 5.0000001201e-1f;
-  power = power * (r * r) + r + 1.0f;
-  const Floats scale = floats((bits(shifted) - bits(shift) + 127) << 23);
-  return 1.0f / (1.0f + power * scale);
-}
 
 // ---------------------------------------------------------------- resizing
 
