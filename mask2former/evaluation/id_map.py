@@ -2,11 +2,11 @@
 
 import io
 import struct
-import zlib
 
 import cv2
 import numpy as np
 from PIL import Image
+from zlib_ng import zlib_ng
 
 from mask2former.ops import id_maps
 
@@ -25,7 +25,7 @@ def read_id_map(path: str, fast: bool = True) -> np.ndarray:
     """Reads a panoptic PNG.
 
     Args:
-        fast: read the usual kind of file, if it is sound, with compiled kernels.
+        fast: read the usual kind of file, if it is sound, with zlib-ng and a compiled kernel.
 
     Returns:
         uint32 ``[H, W]`` segment ids, ``R + 256 G + 256^2 B``; 0 is void.
@@ -70,7 +70,7 @@ def _decode_usual(data: bytes) -> np.ndarray | None:
             return None
         length, kind = _CHUNK.unpack_from(data, position)
         begin, end = position + _CHUNK.size, position + _CHUNK.size + length
-        if zlib.crc32(view[begin - 4 : end]).to_bytes(4, "big") != data[end : end + 4]:
+        if zlib_ng.crc32(view[begin - 4 : end]).to_bytes(4, "big") != data[end : end + 4]:
             return None
         if position == len(_PNG):
             if kind != b"IHDR" or length != _HEADER.size:
@@ -87,5 +87,18 @@ def _decode_usual(data: bytes) -> np.ndarray | None:
     size = height * (1 + 3 * width)
     if size > _MOST_FOLD * len(data):
         return None
-    rows = id_maps.inflate(b"".join(compressed), size)
+    rows = _decompress(b"".join(compressed), size)
     return None if rows is None else id_maps.undo_filters(rows, height, width)
+
+
+def _decompress(stream: bytes, size: int) -> np.ndarray | None:
+    """uint8 ``[size]``; None if the zlib stream is damaged, of another size or not all there is."""
+    unpacker = zlib_ng.decompressobj()
+    try:
+        # One byte more than wanted tells that it is too long, whatever follows.
+        content = unpacker.decompress(stream, size + 1)
+    except zlib_ng.error:
+        return None
+    if len(content) != size or not unpacker.eof or unpacker.unused_data:
+        return None
+    return np.frombuffer(content, np.uint8)

@@ -3,6 +3,7 @@
 import io
 import re
 import struct
+import tracemalloc
 import zlib
 
 import cv2
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
+from mask2former.evaluation import id_map
 from mask2former.evaluation.id_map import _decode_usual, read_id_map
 from mask2former.ops import id_maps
 
@@ -112,15 +114,27 @@ def with_content(rgb: np.ndarray, content: bytes) -> bytes:
     return with_chunk(empty, b"IDAT", content)
 
 
+def with_dictionary(content: bytes) -> bytes:
+    packer = zlib.compressobj(zdict=b"some words")
+    return packer.compress(content) + packer.flush()
+
+
 def test_sound_chunks_around_a_wrong_content_end_as_without_kernels(tmp_path):
     rgb = segments(20, 30)
     rows = np.zeros((20, 91), np.uint8)
     rows[:, 1:] = rgb.reshape(20, 90)
-    assert _decode_usual(with_content(rgb, zlib.compress(rows.tobytes()))) is not None
+    sound = zlib.compress(rows.tobytes())
+    assert _decode_usual(with_content(rgb, sound)) is not None
     rows[7, 0] = 9  # no such filter
     wrong = {
         "filter": zlib.compress(rows.tobytes()),
         "too short": zlib.compress(rows.tobytes()[:-1]),
+        "too long": zlib.compress(rows.tobytes() + b"\0"),
+        "wrong checksum": sound[:-1] + bytes([sound[-1] ^ 1]),
+        "no checksum": sound[:-4],
+        "cut": sound[: len(sound) // 2],
+        "followed by something": sound + b"\0",
+        "wants a dictionary": with_dictionary(rows.tobytes()),
         "nothing": b"",
         "no stream": b"abc" * 30,
     }
@@ -134,8 +148,18 @@ def test_a_header_alone_asks_for_no_memory(monkeypatch):
     def refused(*_):
         raise AssertionError("must not be asked")
 
-    monkeypatch.setattr(id_maps, "inflate", refused)
+    monkeypatch.setattr(id_map, "_decompress", refused)
     data = png(segments(20, 30))
     header = data[12:16] + struct.pack(">II", 40_000, 40_000) + data[24:29]
     huge = data[:12] + header + struct.pack(">I", zlib.crc32(header)) + data[33:]
     assert _decode_usual(huge) is None
+
+
+def test_a_stream_that_never_ends_is_given_up():
+    data = with_content(segments(20, 30), zlib.compress(bytes(30_000_000)))
+    tracemalloc.start()
+    try:
+        assert _decode_usual(data) is None
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
