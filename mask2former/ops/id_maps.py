@@ -20,22 +20,6 @@ def applies(*maps: np.ndarray) -> bool:
     return all(ids.dtype == np.uint32 for ids in maps) and use_kernel("cpu", ID_MAPS)
 
 
-def inflate(data: bytes, size: int) -> np.ndarray | None:
-    """Decompresses a zlib stream.
-
-    Args:
-        data: the whole stream and nothing else.
-        size: how long the result must be.
-
-    Returns:
-        uint8 ``[size]``; None if the stream is damaged or of another size.
-    """
-    output = np.empty(size, np.uint8)
-    given = np.frombuffer(data, np.uint8)
-    function = load("cpu", ID_MAPS).id_maps_cpu_inflate
-    return None if function(given.size, size, given.ctypes.data, output.ctypes.data) else output
-
-
 def undo_filters(rows: np.ndarray, height: int, width: int) -> np.ndarray | None:
     """Pixels of a PNG of 8 bit RGB.
 

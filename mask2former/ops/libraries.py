@@ -146,7 +146,7 @@ _WITH_BLAS = {
 
 
 # Of id_maps, function by function: two sizes, then arrays.
-_ID_MAPS = {"inflate": 2, "undo_filters": 2, "joint_areas": 3}
+_ID_MAPS = {"undo_filters": 2, "joint_areas": 3}
 
 
 def _declare(library: ctypes.CDLL, device_type: str, op: str) -> None:

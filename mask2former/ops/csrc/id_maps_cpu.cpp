@@ -3,7 +3,7 @@
 // Built by build_ops.py, or by hand:
 //   g++ -O3 -std=c++17 -fPIC -shared id_maps_cpu.cpp -o libid_maps_cpu.so
 //
-// A panoptic PNG is decompressed and its filters are undone; pairs of labels of two maps are counted.
+// A panoptic PNG's filters are undone; pairs of labels of two maps are counted.
 // Segments are large areas of one colour. So neighbouring pixels are mostly equal and most of what a
 // PNG's filters leave is zero; both are looked at eight pixels at a time. One thread: evaluation has
 // several images in hand.
@@ -20,8 +20,6 @@ constexpr int64_t block = 8;  // pixels
 
 // Where there is another order this file does not compile, and Python does the work.
 static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the first byte of a word is its lowest");
-
-#include "inflate.h"
 
 // A pixel's three bytes, the first one lowest (R + 256 G + 256^2 B on any machine).
 uint32_t pixel(const uint8_t* bytes) {
@@ -179,11 +177,6 @@ class Counts {
 extern "C" {
 
 int mask2former_cpu_abi() { return 2; }
-
-// A zlib stream of exactly `output_size` bytes. 0, and -1 where it is not that, or is damaged.
-int id_maps_cpu_inflate(int64_t size, int64_t output_size, const uint8_t* data, uint8_t* output) {
-  return Inflater(data, size, output, output_size).run() ? 0 : -1;
-}
 
 // rows: [height, 1 + 3 width], a PNG's rows of 8 bit RGB, each with its filter in front.
 // 0, and -1 where a filter does not exist.
