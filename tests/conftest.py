@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from detectron2.utils.logger import setup_logger
+from mask2former.ops import token_layers
+from mask2former.ops.libraries import TOKEN_LAYERS, MissingLibrary, load
 
 
 def pytest_collection_modifyitems(config, items):
@@ -28,3 +30,20 @@ def own_log_handlers():
         for handler in set(logger.handlers) - set(handlers):
             logger.removeHandler(handler)
     setup_logger.cache_clear()  # or the next test's call would add none
+
+
+@pytest.fixture
+def token_calls(monkeypatch):
+    """A list of calls of the kernels of token layers; each wants the library."""
+    try:
+        load("cpu", TOKEN_LAYERS)
+    except MissingLibrary as error:
+        pytest.skip(str(error))
+    calls = []
+
+    def counted(*args):
+        calls.append(args)
+        return load(*args)
+
+    monkeypatch.setattr(token_layers, "load", counted)
+    return calls

@@ -131,7 +131,8 @@ _MASK_STRIPS = {
     "argmax": (2, [_NUMBER]),
 }
 
-# Of token_layers and winograd: what stands before the number of threads; torch_blas is the last pointer.
+# Of token_layers and winograd: what stands before the number of threads. The last pointer is
+# torch_blas.
 _FLOATS = ctypes.POINTER(ctypes.c_float)
 _POINTERS = ctypes.POINTER(_POINTER)
 _WITH_BLAS = {

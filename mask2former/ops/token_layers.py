@@ -12,6 +12,7 @@ import ctypes
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 from mask2former.ops.implementation import use_kernel
 from mask2former.ops.libraries import TOKEN_LAYERS, load, torch_blas
@@ -22,9 +23,9 @@ WIDTH = 16  # numbers of a row come in multiples of this
 def applies(*inputs: Tensor, layers: tuple[nn.Module, ...], widths: tuple[int, ...] = ()) -> bool:
     """Whether the kernels can take the place of some layers without anybody noticing.
 
-    So it is for float32 on the CPU without gradients, autocast, compiling, tracing or dispatch
-    modes, and for layers that are plain ``Linear`` and ``LayerNorm`` without hooks, whose channels
-    are multiples of 16.
+    So it is for float32 on the CPU without gradients, autocast, compiling, tracing, dispatch modes
+    or hooks of all modules, and for layers that are plain ``Linear`` and ``LayerNorm`` without
+    hooks, whose channels are multiples of 16.
 
     Args:
         inputs: what the layers work on.
@@ -45,28 +46,58 @@ def is_plain_call() -> bool:
         or torch.jit.is_tracing()
         or torch._C._len_torch_dispatch_stack()
         or torch._C._functorch.peek_interpreter_stack() is not None
+        or forward_ad._current_level >= 0  # which gradients switched off leave on
+        or nn.modules.module._has_any_global_hook()
     )
 
 
 def is_plain(x: Tensor) -> bool:
     """Whether a kernel can read it: a tensor with memory of its own, float32, on the CPU."""
-    return type(x) in (Tensor, nn.Parameter) and x.dtype == torch.float32 and x.is_cpu
+    if type(x) not in (Tensor, nn.Parameter) or x.dtype != torch.float32 or not x.is_cpu:
+        return False
+    return x.layout == torch.strided and not x.is_neg()
+
+
+def is_untouched(module: nn.Module, *kinds: type[nn.Module]) -> bool:
+    """Whether a module is of one of these very classes, in evaluation mode, and without hooks.
+
+    Those of the readable path that do nothing in evaluation, such as dropouts, or that only hold
+    layers must be, or something would be passed over.
+    """
+    if type(module) not in kinds or module.training or "forward" in vars(module):
+        return False
+    return not (module._forward_hooks or module._forward_pre_hooks)
 
 
 def _is_plain_layer(layer: nn.Module) -> bool:
-    if layer._forward_hooks or layer._forward_pre_hooks:
+    if not is_untouched(layer, nn.Linear, nn.LayerNorm):
         return False
     if type(layer) is nn.Linear:
         rows, columns = layer.weight.shape
         fits = rows % WIDTH == 0 and columns % WIDTH == 0
-    elif type(layer) is nn.LayerNorm:
+    else:
         fits = len(layer.normalized_shape) == 1 and layer.weight is not None
         fits = fits and layer.bias is not None and layer.normalized_shape[0] % WIDTH == 0
-    else:
-        return False
     return fits and all(
         is_plain(p) and p.is_contiguous() for p in (layer.weight, layer.bias) if p is not None
     )
+
+
+def width_after(width: int, *layers: nn.Linear | nn.LayerNorm) -> int | None:
+    """Channels after some layers in turn; None where one wants others than it is given.
+
+    Kernels would read beyond the end of what does not fit, so whoever calls them asks first.
+    """
+    for layer in layers:
+        if layer.weight.shape[-1] != width:
+            return None
+        width = len(layer.weight)
+    return width
+
+
+def is_mask(x: Tensor | None) -> bool:
+    """Whether :func:`cross_attention` knows such an ``attend``."""
+    return x is None or (type(x) is Tensor and x.dtype == torch.bool and x.is_cpu)
 
 
 def pre_norm_perceptron(x: Tensor, norm: nn.LayerNorm, fc1: nn.Linear, fc2: nn.Linear) -> Tensor:
@@ -154,8 +185,8 @@ def window_attention(
 
     Args:
         x: ``[B, H, W, C]``.
-        bias: added to the logits, ``[heads, N, N]``, ``N = window_size ** 2``; ``C / heads`` must be
-            a multiple of 16.
+        bias: added to the logits, ``[heads, N, N]``, ``N = window_size ** 2``; ``C / heads`` must
+            be a multiple of 16.
         separation: added as well in shifted windows, ``[4, N, N]``: those of the interior, the last
             column, the last row, and the corner.
         shift: tokens by which the windows are shifted; 0 <= shift < window_size.
@@ -199,7 +230,7 @@ def deformable_samples(
     Args:
         x: ``[B, S, C]``.
         pos: the same, or with a batch of one.
-        reference_points: ``[B, S, L, 2]``; may be an expanded view.
+        reference_points: broadcastable to ``[B, S, L, 2]``; may be an expanded view.
         level_sizes: (width, height) of every level, ``[L, 2]``.
 
     Returns:
@@ -211,6 +242,7 @@ def deformable_samples(
     batch, tokens, _ = x.shape
     levels = len(level_sizes)
     points = attention_weights.out_features // (heads * levels)
+    reference_points = reference_points.expand(batch, tokens, levels, 2)
     if reference_points.stride(-1) != 1:
         reference_points = reference_points.contiguous()
     inverse = level_sizes[None, :, None].reciprocal().expand(heads, levels, points, 2).contiguous()

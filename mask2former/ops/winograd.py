@@ -34,7 +34,7 @@ def applies(x: Tensor, conv: nn.Conv2d) -> bool:
     if settings != ((3, 3), (1, 1), (1, 1), (1, 1), 1) or conv.padding_mode != "zeros":
         return False
     tensors = [t for t in (x, conv.weight, conv.bias) if t is not None]
-    if x.dim() != 4 or not all(is_plain(t) for t in tensors):
+    if not all(is_plain(t) for t in tensors) or x.dim() != 4 or x.shape[1] != conv.in_channels:
         return False
     channels = conv.in_channels, conv.out_channels
     if min(channels) < LEAST_CHANNELS or any(c % WIDTH for c in channels):

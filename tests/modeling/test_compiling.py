@@ -92,7 +92,9 @@ def assert_same_step(actual, expected) -> None:
 
 def assert_same_segments(actual: dict, expected: dict) -> None:
     torch.testing.assert_close(actual["sem_seg"], expected["sem_seg"], rtol=1e-4, atol=1e-5)
-    assert torch.equal(actual["panoptic_seg"][0], expected["panoptic_seg"][0])
+    # A graph may round otherwise: where scores are equal to the last bit, a pixel may fall elsewhere.
+    different = actual["panoptic_seg"][0] != expected["panoptic_seg"][0]
+    assert different.float().mean() <= 1e-4
     assert actual["panoptic_seg"][1] == expected["panoptic_seg"][1]
     got, wanted = actual["instances"], expected["instances"]
     torch.testing.assert_close(got.scores, wanted.scores, rtol=0, atol=1e-5)

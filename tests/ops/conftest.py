@@ -5,6 +5,7 @@ import pytest
 from mask2former.ops.libraries import (
     MASK_STRIPS,
     NEIGHBORHOOD_ATTENTION,
+    TOKEN_LAYERS,
     MissingLibrary,
     load,
 )
@@ -35,3 +36,16 @@ def strips_kernel():
         return load("cpu", MASK_STRIPS)
     except MissingLibrary as error:
         pytest.skip(str(error))
+
+
+@pytest.fixture(params=[0, 1, 2], ids=["baseline", "avx2", "avx512"])
+def token_kernel(request):
+    """The same of token layers, with every instruction set that this machine has."""
+    try:
+        library = load("cpu", TOKEN_LAYERS)
+    except MissingLibrary as error:
+        pytest.skip(str(error))
+    if library.mask2former_cpu_instruction_set(request.param) != request.param:
+        pytest.skip("not on this machine")
+    yield library
+    library.mask2former_cpu_instruction_set(-1)

@@ -162,19 +162,34 @@ class SwinTransformerBlock(nn.Module):
 
     def forward(self, x: Tensor, shift_mask: Tensor | None) -> Tensor:
         """``[B, H, W, C] -> [B, H, W, C]``; the mask is read by shifted blocks only."""
-        if not self.training and self._has_kernels(x):
+        # Kernels know the mask of a shift; without one they would still separate tokens.
+        masked = not self.shift_size or shift_mask is not None
+        if masked and self.has_kernels(x):
             return self._forward_in_kernels(x)
         x = x + self.drop_path(self._window_attention(self.norm1(x), shift_mask))
         with _made_again(self.norm2, x) as normed:
             return x + self.drop_path(self.mlp(normed))
 
-    def _has_kernels(self, x: Tensor) -> bool:
-        attn, mlp = self.attn, self.mlp
-        if type(mlp) is not Mlp or type(attn) is not WindowAttention or attn._forward_hooks:
+    def has_kernels(self, x: Tensor) -> bool:
+        """Whether ``x`` will go through compiled kernels, which read no mask."""
+        if self.training:
+            return False
+        attn, mlp, untouched = self.attn, self.mlp, token_layers.is_untouched
+        if not (untouched(attn, WindowAttention) and untouched(mlp, Mlp)):
+            return False
+        if not untouched(mlp.act, nn.GELU) or mlp.act.approximate != "none":
+            return False
+        idle = (attn.proj_drop, mlp.drop, self.drop_path)
+        if not all(untouched(part, nn.Dropout, DropPath, nn.Identity) for part in idle):
             return False
         layers = (self.norm1, attn.qkv, attn.proj, self.norm2, mlp.fc1, mlp.fc2)
-        depth = attn.proj.in_features // attn.num_heads
-        return token_layers.applies(x, layers=layers, widths=(depth,))
+        channels, table = x.shape[-1], attn.relative_position_bias_table
+        depth = channels // attn.num_heads
+        if not token_layers.applies(x, table, layers=layers, widths=(depth,)):
+            return False
+        fits, after = x.dim() == 4, token_layers.width_after
+        fits = fits and after(channels, self.norm1, attn.qkv) == 3 * channels
+        return fits and after(channels, attn.proj, self.norm2, mlp.fc1, mlp.fc2) == channels
 
     def _forward_in_kernels(self, x: Tensor) -> Tensor:
         """The same in two calls that never leave the cache; no dropout, no gradients."""
@@ -307,7 +322,11 @@ class BasicLayer(nn.Module):
 
     def run_blocks(self, x: Tensor) -> Tensor:
         """``[B, H, W, C] -> [B, H, W, C]``, without the patch merging."""
-        mask = self._shift_mask(x) if len(self.blocks) > 1 else None
+        shifted = [block for block in self.blocks if block.shift_size]
+        mask = None
+        if shifted:
+            needed = not all(block.has_kernels(x) for block in shifted)
+            mask = self._shift_mask(x) if needed else x.new_empty(0)
         for block in self.blocks:
             if self.use_checkpoint and self.training:
                 x = checkpoint(block, x, mask)

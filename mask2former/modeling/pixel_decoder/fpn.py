@@ -113,8 +113,8 @@ def upsampled_plus(y: Tensor, lateral: Tensor, mode: str) -> Tensor:
     """``y`` resized to the size of ``lateral``, plus ``lateral``; both ``[B, C, h, w]``."""
     corners = None if mode == "nearest" else False
     y = F.interpolate(y, size=lateral.shape[-2:], mode=mode, align_corners=corners)
-    # In place where the type allows it: these are the largest maps of the network.
-    return y.add_(lateral) if torch.result_type(y, lateral) == y.dtype else y + lateral
+    # In place where types agree: these are the largest maps of the network.
+    return y.add_(lateral) if y.dtype == lateral.dtype else y + lateral
 
 
 def output_conv(in_channels: int, conv_dim: int, norm: str | Callable | None) -> Conv2d:

@@ -113,13 +113,27 @@ class MSDeformAttn(nn.Module):
         output = ms_deform_attn(value, shapes, input_level_start_index, locations, weights)
         return self.output_proj(output)
 
-    def has_kernels(self, x: Tensor, pos: Tensor) -> bool:
+    def has_kernels(
+        self, x: Tensor, pos: Tensor, reference_points: Tensor, spatial_shapes: Sequence | Tensor
+    ) -> bool:
         """Whether :meth:`sample_in_kernels` can be called instead of ``forward``."""
-        if self._forward_hooks or self._forward_pre_hooks:
+        if not token_layers.is_untouched(self, MSDeformAttn):
             return False
         layers = (self.value_proj, self.sampling_offsets, self.attention_weights, self.output_proj)
-        depth = self.value_proj.out_features // self.n_heads
-        return token_layers.applies(x, pos, layers=layers, widths=(depth,))
+        if not token_layers.applies(x, pos, reference_points, layers=layers):
+            return False
+        values, offsets, weights = (len(layer.weight) for layer in layers[:3])
+        samples, after = self.n_heads * self.n_levels * self.n_points, token_layers.width_after
+        return (
+            x.dim() == 3
+            and pos.shape in (x.shape, (1, *x.shape[1:]))
+            and reference_points.dim() == 4
+            and reference_points.shape[-1] == 2
+            and len(spatial_shapes) == self.n_levels
+            and all(after(x.shape[-1], layer) for layer in layers[:3])
+            and (offsets, weights) == (2 * samples, samples)
+            and values // self.n_heads % token_layers.WIDTH == 0
+        )
 
     def sample_in_kernels(
         self,
@@ -153,8 +167,14 @@ class MSDeformAttn(nn.Module):
         """Normalised (x, y) of every sample, ``[B, Q, H, L, P, 2]``."""
         samples = (self.n_heads, self.n_levels, self.n_points, 2)
         reference = reference_points[:, :, None, :, None, :]  # [B, Q, 1, L, 1, 2 or 4]
-        weight, bias = self.sampling_offsets.weight, self.sampling_offsets.bias
-        if reference.shape[-1] == 2:
+        if reference.shape[-1] not in (2, 4):
+            raise ValueError(
+                "reference_points must end in 2 (x, y) or 4 (x, y, w, h), "
+                f"got shape {tuple(reference_points.shape)}"
+            )
+        plain = type(self.sampling_offsets) is nn.Linear  # not quantised, without adapter, ...
+        if reference.shape[-1] == 2 and plain and self.sampling_offsets.bias is not None:
+            weight, bias = self.sampling_offsets.weight, self.sampling_offsets.bias
             # Offsets are pixels of their level. Dividing the projection by the sizes of the maps,
             # not its output, saves a pass over a large tensor, and another one backward.
             sizes = _level_sizes(shapes, weight.dtype, weight.device)  # [L, 1, 2]
@@ -165,14 +185,11 @@ class MSDeformAttn(nn.Module):
             reference = reference.expand(-1, -1, -1, self.n_levels, self.n_points, -1).flatten(3)
             locations = offsets.unflatten(-1, (self.n_heads, -1)) + reference
             return locations.unflatten(-1, samples[1:])
-        if reference.shape[-1] == 4:
-            # n_points steps reach from the centre of the box to its border.
-            offsets = F.linear(query, weight, bias).unflatten(-1, samples)
-            return reference[..., :2] + offsets * (reference[..., 2:] * (0.5 / self.n_points))
-        raise ValueError(
-            "reference_points must end in 2 (x, y) or 4 (x, y, w, h), "
-            f"got shape {tuple(reference_points.shape)}"
-        )
+        offsets = self.sampling_offsets(query).unflatten(-1, samples)
+        if reference.shape[-1] == 2:
+            return reference + offsets / _level_sizes(shapes, offsets.dtype, offsets.device)
+        # n_points steps reach from the centre of the box to its border.
+        return reference[..., :2] + offsets * (reference[..., 2:] * (0.5 / self.n_points))
 
 
 def _as_int_pairs(

@@ -79,19 +79,24 @@ class MSDeformAttnTransformerEncoderLayer(nn.Module):
         Returns:
             ``[B, S, C]``.
         """
-        if not self.training and self._has_kernels(src, pos):
+        if not self.training and self._has_kernels(src, pos, reference_points, spatial_shapes):
             return self._forward_in_kernels(src, pos, reference_points, spatial_shapes)
         attended = self.self_attn(src + pos, reference_points, src, spatial_shapes)
         src = self.norm1(src + self.dropout1(attended))
         perceptron = self.linear1, self.activation, self.dropout2, self.linear2
         return self.norm2(src + self.dropout3(feed_forward(src, *perceptron)))
 
-    def _has_kernels(self, src: Tensor, pos: Tensor) -> bool:
-        attn = self.self_attn
+    def _has_kernels(self, src: Tensor, *others: Tensor | Sequence) -> bool:
+        attn, dropouts = self.self_attn, (self.dropout1, self.dropout2, self.dropout3)
         if self.activation is not torch.relu_ or type(attn) is not MSDeformAttn:
             return False
+        if not all(token_layers.is_untouched(d, nn.Dropout, nn.Identity) for d in dropouts):
+            return False
         own = (self.norm1, self.linear1, self.linear2, self.norm2)
-        return attn.has_kernels(src, pos) and token_layers.applies(src, layers=own)
+        if not (attn.has_kernels(src, *others) and token_layers.applies(src, layers=own)):
+            return False
+        width = token_layers.width_after(len(attn.value_proj.weight), attn.output_proj, *own)
+        return width == src.shape[-1] == len(attn.output_proj.weight)
 
     def _forward_in_kernels(self, src, pos, reference_points, spatial_shapes) -> Tensor:
         """The same in three calls, tokens staying in the cache; no dropout, no gradients."""

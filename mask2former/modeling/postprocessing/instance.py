@@ -44,7 +44,7 @@ class InstanceTask:
         self.size = size
         self.as_bool = as_bool
         count, device = len(self.queries), scores.device
-        self.masks = torch.zeros(count, *size, dtype=torch.bool, device=device)
+        self.masks = torch.empty(count, *size, dtype=torch.bool, device=device)  # by add()
         self.areas = torch.zeros(count, dtype=scores.dtype, device=device)
         self.confidence = torch.zeros(count, dtype=scores.dtype, device=device)
 

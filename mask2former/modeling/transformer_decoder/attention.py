@@ -55,7 +55,7 @@ class MultiheadAttention(nn.Module):
         Returns:
             [B, Q, C].
         """
-        if key is not query and not self.training and self._has_kernels(query, key, value):
+        if key is not query and not self.training and self._has_kernels(query, key, value, attend):
             return self._forward_in_kernels(query, key, value, attend)
         c = self.embed_dim
         w, b = self.in_proj_weight, self.in_proj_bias
@@ -74,9 +74,17 @@ class MultiheadAttention(nn.Module):
         )  # [B, heads, Q, C/heads]
         return self.out_proj(attended.transpose(1, 2).flatten(2))
 
-    def _has_kernels(self, *inputs: Tensor) -> bool:
+    def _has_kernels(
+        self, query: Tensor, key: Tensor, value: Tensor, attend: Tensor | None
+    ) -> bool:
+        if not query.dim() == key.dim() == 3 or key.shape != value.shape:
+            return False
+        if len(query) != len(key) or not token_layers.is_mask(attend):
+            return False
         weights, depth = (self.in_proj_weight, self.in_proj_bias), self.embed_dim // self.num_heads
-        return token_layers.applies(*inputs, *weights, layers=(self.out_proj,), widths=(depth,))
+        return token_layers.applies(
+            query, key, value, *weights, layers=(self.out_proj,), widths=(depth,)
+        )
 
     def _forward_in_kernels(
         self, query: Tensor, key: Tensor, value: Tensor, attend: Tensor | None

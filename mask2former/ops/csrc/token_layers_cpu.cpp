@@ -78,7 +78,6 @@ class Packed {
 // out = last_norm(y + fc2(act(fc1(n)))) of tokens [tokens, width], where n = first_norm(y), and
 //   y = x                                  without `entry` (a pre-norm layer), or
 //   y = n = first_norm(x + entry(joining)) with it (the second half of a post-norm layer).
-// A missing norm leaves numbers as they are.
 struct Perceptron {
   const float *x, *joining;
   Linear entry, fc1, fc2;
@@ -148,7 +147,7 @@ int64_t task_length(int64_t items, int64_t floats_an_item, int64_t least, int64_
   int64_t length = at_least_one(block_floats / floats_an_item);
   if (length < least) length = least;
   const int64_t tasks = rounded_up(rounded_up(items, length), threads) * threads;
-  return at_least_one(rounded_up(items, tasks));
+  return items > 0 ? rounded_up(items, tasks) : 1;
 }
 
 Linear linear_of(const float* const*& pointers, const int64_t*& sizes) {

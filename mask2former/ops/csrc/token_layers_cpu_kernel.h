@@ -59,10 +59,10 @@ inline void perceptron(const Perceptron& p, const Blas& blas, int64_t begin, int
     product(blas, p.entry, p.joining + begin * p.entry.inputs, rows, 1.0f, normed);
     for (int64_t r = 0; r < rows; ++r)
       norm_row(p.first_norm, normed + r * width, width, normed + r * width);
-  } else if (p.first_norm.weight) {
+  } else {
     for (int64_t r = 0; r < rows; ++r) norm_row(p.first_norm, x + r * width, width, normed + r * width);
   }
-  product(blas, p.fc1, p.first_norm.weight ? normed : x, rows, 0.0f, hidden);
+  product(blas, p.fc1, normed, rows, 0.0f, hidden);
   for (int64_t r = 0; r < rows; ++r)
     if (p.gelu)
       activate<true>(p.fc1.bias, wide, hidden + r * wide);
