@@ -54,6 +54,7 @@ SOURCES["winograd", "cpu"] = [
     OPS / "csrc/cpu_blas.h",
     *_SHARED,
 ]
+SOURCES["id_maps", "cpu"] = [OPS / "csrc/id_maps_cpu.cpp"]
 SOURCES["neighborhood_attention", "cuda"].append(OPS / "csrc/neighborhood_attention_cuda_kernels.h")
 # Not installed and not needed by anything but benchmarks.
 YARDSTICK = {

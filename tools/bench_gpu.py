@@ -40,6 +40,7 @@ PACKAGES = {
     "PIL": "pillow",
     "cv2": "opencv-python-headless",
     "pycocotools": "pycocotools",
+    "zlib_ng": "zlib-ng",
     "shapely": "shapely",
     "yaml": "PyYAML",
     "tabulate": "tabulate",

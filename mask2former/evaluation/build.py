@@ -76,7 +76,13 @@ def _sem_seg(cfg: CfgNode, name: str, folder: str) -> DatasetEvaluator:
 def _panoptic(cfg: CfgNode, name: str, folder: str) -> DatasetEvaluator:
     # Who trains with intra-batch supervision wants what it is judged by: Acc_th and Prec_th.
     details = cfg.TEST.PANOPTIC_DETAILS or cfg.MODEL.MASK_FORMER.APPLY_IBS
-    return COCOPanopticEvaluator(name, folder, allow_missing=_skips_images(cfg), details=details)
+    return COCOPanopticEvaluator(
+        name,
+        folder,
+        allow_missing=_skips_images(cfg),
+        details=details,
+        fast=cfg.MODEL.FAST,
+    )
 
 
 def _coco(cfg: CfgNode, name: str, folder: str) -> DatasetEvaluator:

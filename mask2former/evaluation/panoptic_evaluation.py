@@ -18,7 +18,8 @@ from detectron2.evaluation import DatasetEvaluator
 
 from .background import Background
 from .errors import EvaluationError
-from .panoptic_statistics import image_statistics, read_id_map
+from .id_map import read_id_map
+from .panoptic_statistics import image_statistics
 from .panoptic_tables import PanopticReport, results_table
 from .spool import Spool
 
@@ -41,6 +42,7 @@ class COCOPanopticEvaluator(DatasetEvaluator):
         *,
         allow_missing: bool = False,
         details: bool = False,
+        fast: bool = True,
     ):
         """
         Args:
@@ -52,6 +54,7 @@ class COCOPanopticEvaluator(DatasetEvaluator):
             details: add Acc_th, Prec_th (:func:`~.panoptic_tables.pixel_scores`) and PQ, SQ and RQ
                 of every class to the results (TEST.PANOPTIC_DETAILS, or intra-batch supervision);
                 the log has them anyway.
+            fast: read and compare maps with compiled kernels (MODEL.FAST).
         """
         self._metadata = MetadataCatalog.get(dataset_name)
         self._to_dataset_id = {
@@ -61,6 +64,7 @@ class COCOPanopticEvaluator(DatasetEvaluator):
         self._output_dir = output_dir
         self._allow_missing = allow_missing
         self._details = details
+        self._fast = fast
         with open(self._metadata.panoptic_json) as file:
             self._gt_json = json.load(file)
         self._categories = {c["id"]: c for c in self._gt_json["categories"]}
@@ -123,14 +127,15 @@ class COCOPanopticEvaluator(DatasetEvaluator):
 
     def _compare(self, image_id, pixels: np.ndarray, segments: list[dict]) -> tuple:
         gt = self._gt[image_id]
-        gt_map = read_id_map(os.path.join(self._metadata.panoptic_root, gt["file_name"]))
+        path = os.path.join(self._metadata.panoptic_root, gt["file_name"])
         statistics = image_statistics(
-            gt_map,
+            read_id_map(path, self._fast),
             gt["segments_info"],
-            pixels.astype(np.uint32),
+            _as_uint32(pixels),
             segments,
             self._categories.keys(),
             image_id,
+            self._fast,
         )
         return image_id, statistics
 
@@ -182,3 +187,8 @@ def _to_numpy(panoptic_map) -> np.ndarray:
     if isinstance(panoptic_map, torch.Tensor):
         panoptic_map = panoptic_map.cpu().numpy()
     return np.asarray(panoptic_map)
+
+
+def _as_uint32(pixels: np.ndarray) -> np.ndarray:
+    """Ids modulo 2^32; what has as many bits already is not copied."""
+    return pixels.view(np.uint32) if pixels.dtype == np.int32 else pixels.astype(np.uint32)

@@ -19,7 +19,8 @@ from concurrent.futures import ProcessPoolExecutor
 import numpy as np
 
 from .errors import EvaluationError
-from .panoptic_statistics import FN, IOU, image_statistics, read_id_map
+from .id_map import read_id_map
+from .panoptic_statistics import FN, IOU, image_statistics
 from .parallel import available_cores, worker_context
 
 # Below this many images a worker process costs more than it saves.

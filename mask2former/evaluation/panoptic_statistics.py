@@ -11,11 +11,9 @@ compare:
   of its category (the last one listed, if an image has several).
 """
 
-import io
-
-import cv2
 import numpy as np
-from PIL import Image
+
+from mask2former.ops import id_maps
 
 from .errors import EvaluationError
 
@@ -25,38 +23,9 @@ VOID = 0
 IOU, TP, FP, FN, ACCURACY, PRECISION = range(6)
 
 
-# A PNG's signature, and depth and colour type (at bytes 24 and 25) of 8 bit RGB.
-_PNG, _RGB8 = b"\x89PNG\r\n\x1a\n", b"\x08\x02"
-
-
-def read_id_map(path: str) -> np.ndarray:
-    """Reads a panoptic PNG.
-
-    Returns:
-        uint32 ``[H, W]`` segment ids, ``R + 256 G + 256^2 B``; 0 is void.
-
-    Raises:
-        EvaluationError: the file is missing or cannot be decoded; the message names it.
-    """
-    try:
-        with open(path, "rb") as file:
-            data = file.read()
-        if data.startswith(_PNG) and data[24:26] == _RGB8:
-            # OpenCV is faster. What it cannot decode (None), as other kinds of files, is Pillow's.
-            flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-            bgr = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-            if bgr is not None:
-                rgba = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGBA)
-                return rgba.view("<u4")[..., 0] & 0xFFFFFF
-        with Image.open(io.BytesIO(data)) as image:
-            # Four bytes a pixel can be read as one little-endian integer, R lowest.
-            rgbx = image.convert("RGB").tobytes("raw", "RGBX")
-            return np.frombuffer(rgbx, "<u4").reshape(image.height, image.width) & 0xFFFFFF
-    except (OSError, SyntaxError, EOFError) as error:
-        raise EvaluationError(f"Cannot read the panoptic PNG {path}: {error}") from error
-
-
-def joint_areas(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def joint_areas(
+    a: np.ndarray, b: np.ndarray, fast: bool = True
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Counts how often each pair of labels meets.
 
     Label maps are nearly constant along a row, so pixels are gathered into runs first, and only the
@@ -64,11 +33,16 @@ def joint_areas(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray, n
 
     Args:
         a, b: uint32 maps of one shape.
+        fast: count with a compiled kernel.
 
     Returns:
         labels of ``a``, labels of ``b`` and pixel counts (int64), one entry per pair that occurs,
         sorted by pair.
     """
+    if fast and id_maps.applies(a, b):
+        areas = id_maps.joint_areas(a, b)
+        if areas is not None:
+            return tuple(areas)
     a, b = np.ascontiguousarray(a).ravel(), np.ascontiguousarray(b).ravel()
     if not a.size:
         empty = np.zeros(0, np.int64)
@@ -91,6 +65,7 @@ def image_statistics(
     pred_segments: list[dict],
     category_ids: set[int],
     image_id: object,
+    fast: bool = True,
 ) -> dict[int, np.ndarray]:
     """Statistics of one image.
 
@@ -101,6 +76,7 @@ def image_statistics(
         pred_segments: dicts with ``id`` and ``category_id``.
         category_ids: all category ids of the data set.
         image_id: named in error messages.
+        fast: see :func:`joint_areas`.
 
     Returns:
         category id -> float64 ``[6]``: sum of IoU, TP, FP, FN, sums of accuracy and precision, for
@@ -116,7 +92,7 @@ def image_statistics(
             f"its ground truth {gt_map.shape[0]}x{gt_map.shape[1]}"
         )
     gt, pred = _unique_by_id(gt_segments), _unique_by_id(pred_segments)
-    gt_labels, pred_labels, counts = joint_areas(gt_map, pred_map)
+    gt_labels, pred_labels, counts = joint_areas(gt_map, pred_map, fast)
     _check_prediction(pred, pred_labels, category_ids, image_id)
 
     overlap = _overlap_matrix(gt, pred, gt_labels, pred_labels, counts)  # [G + 1, P]
@@ -166,7 +142,7 @@ def _check_prediction(
     pred: list[dict], pred_labels: np.ndarray, category_ids: set[int], image_id: object
 ) -> None:
     ids = {segment["id"] for segment in pred}
-    painted = set(np.unique(pred_labels).tolist())
+    painted = set(pred_labels.tolist())
     if unlisted := painted - ids - {VOID}:
         raise KeyError(
             f"Image {image_id}: segment {min(unlisted)} is in the predicted map, "
@@ -201,6 +177,7 @@ def _overlap_matrix(gt, pred, gt_labels, pred_labels, counts) -> np.ndarray:
 
 def _areas(segments: list[dict], labels: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """Pixels of each segment, float64 ``[P]``."""
-    unique, index = np.unique(labels, return_inverse=True)
-    area = dict(zip(unique.tolist(), np.bincount(index, weights=counts, minlength=len(unique))))
+    area: dict[int, int] = {}
+    for label, count in zip(labels.tolist(), counts.tolist()):
+        area[label] = area.get(label, 0) + count
     return np.array([area[segment["id"]] for segment in segments], np.float64)

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import torch
 
 from mask2former.ops.libraries import (
+    ID_MAPS,
     MASK_STRIPS,
     MS_DEFORM_ATTN,
     NEIGHBORHOOD_ATTENTION,
@@ -27,12 +28,14 @@ MODES = ("auto", "reference", "kernel")
 _mode = "auto"
 _already_said: set[tuple[str, str]] = set()
 _IN_WORDS = {
+    ID_MAPS: "Reading and comparing panoptic maps",
     MS_DEFORM_ATTN: "Multi-scale deformable attention",
     MASK_STRIPS: "Post-processing of masks",
     NEIGHBORHOOD_ATTENTION: "Neighbourhood attention",
     TOKEN_LAYERS: "Inference of transformer layers",
     WINOGRAD: "Inference of 3 x 3 convolutions",
 }
+_INSTEAD = {ID_MAPS: "OpenCV and numpy"}
 
 
 def set_implementation(mode: str) -> None:
@@ -91,10 +94,11 @@ def _has_kernel(device_type: str, op: str, required: bool) -> bool:
         if (op, device_type) not in _already_said:
             _already_said.add((op, device_type))
             logger.warning(
-                "%s on %s runs in PyTorch, which is correct but many times slower than the "
+                "%s on %s runs in %s, which is correct but many times slower than the "
                 "compiled kernel: %s.",
                 _IN_WORDS.get(op, op),
                 device_type,
+                _INSTEAD.get(op, "PyTorch"),
                 error,
             )
         return False

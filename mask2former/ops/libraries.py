@@ -21,6 +21,8 @@ MASK_STRIPS = "mask_strips"
 # Whole layers and 3 x 3 convolutions for inference; on the CPU only.
 TOKEN_LAYERS = "token_layers"
 WINOGRAD = "winograd"
+# Panoptic evaluation; on the CPU only.
+ID_MAPS = "id_maps"
 # The published algorithm for GPUs: only benchmarks use it (build_ops.py --yardstick).
 MS_DEFORM_ATTN_YARDSTICK = "ms_deform_attn_yardstick"
 
@@ -144,7 +146,17 @@ _WITH_BLAS = {
 }
 
 
+# Of id_maps, function by function: two sizes, then arrays.
+_ID_MAPS = {"undo_filters": 2, "joint_areas": 3}
+
+
 def _declare(library: ctypes.CDLL, device_type: str, op: str) -> None:
+    if op == ID_MAPS:
+        for name, arrays in _ID_MAPS.items():
+            function = getattr(library, f"{op}_{device_type}_{name}")
+            function.argtypes = [*[ctypes.c_int64] * 2, *[_POINTER] * arrays]
+            function.restype = _NUMBER
+        return
     if op == MASK_STRIPS:
         for name, (tensors, last) in _MASK_STRIPS.items():
             function = getattr(library, f"{op}_{device_type}_{name}")

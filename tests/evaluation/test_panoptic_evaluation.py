@@ -11,8 +11,8 @@ from parity_cases import ROOT, facts
 
 from detectron2.data import MetadataCatalog
 from mask2former.evaluation import COCOPanopticEvaluator
+from mask2former.evaluation.id_map import read_id_map
 from mask2former.evaluation.panoptic_evaluation import results_table
-from mask2former.evaluation.panoptic_statistics import read_id_map
 
 CASE = ROOT / "panoptic_quality"
 KEYS = ["PQ", "SQ", "RQ", "PQ_th", "SQ_th", "RQ_th", "PQ_st", "SQ_st", "RQ_st"]

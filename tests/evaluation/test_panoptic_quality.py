@@ -9,11 +9,11 @@ from parity_cases import ROOT, facts
 from PIL import Image
 
 from mask2former.evaluation import pq_compute
+from mask2former.evaluation.id_map import read_id_map
 from mask2former.evaluation.panoptic_quality import panoptic_quality
 from mask2former.evaluation.panoptic_statistics import (
     image_statistics,
     joint_areas,
-    read_id_map,
 )
 
 CASE = ROOT / "panoptic_quality"

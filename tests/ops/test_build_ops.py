@@ -73,7 +73,17 @@ def test_an_install_leaves_kernels_for_the_scripts_of_the_checkout(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("op", ["ms_deform_attn", "neighborhood_attention", "mask_strips"])
+@pytest.mark.parametrize(
+    "op",
+    [
+        "ms_deform_attn",
+        "neighborhood_attention",
+        "mask_strips",
+        "token_layers",
+        "winograd",
+        "id_maps",
+    ],
+)
 def test_a_compiler_at_hand_builds_a_library_that_loads(op, build_ops, tmp_path, capsys):
     target = tmp_path / "kernels.so"
     if not build_ops.build_library("cpu", target, op):
@@ -101,7 +111,7 @@ def test_the_cuda_kernels_compile(op, build_ops, monkeypatch, tmp_path, capsys):
 def test_an_install_has_the_kernels_of_every_op(build_ops):
     names = {extension.name.rpartition(".lib")[2] for extension in build_ops.extensions()}
     both = {"ms_deform_attn", "neighborhood_attention"}
-    cpu_only = {"mask_strips_cpu", "token_layers_cpu", "winograd_cpu"}
+    cpu_only = {"mask_strips_cpu", "token_layers_cpu", "winograd_cpu", "id_maps_cpu"}
     assert names == cpu_only | {f"{op}_{d}" for op in both for d in ("cpu", "cuda")}
 
 

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from detectron2.data import MetadataCatalog
-from mask2former.evaluation.panoptic_statistics import read_id_map
+from mask2former.evaluation.id_map import read_id_map
 
 from .panoptic_files import write_pairs
 from .panoptic_reference import pq_plainly
