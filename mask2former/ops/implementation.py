@@ -94,8 +94,7 @@ def _has_kernel(device_type: str, op: str, required: bool) -> bool:
         if (op, device_type) not in _already_said:
             _already_said.add((op, device_type))
             logger.warning(
-                "%s on %s runs in %s, which is correct but slower than the "
-                "compiled kernel: %s.",
+                "%s on %s runs in %s, which is correct but slower than the compiled kernel: %s.",
                 _IN_WORDS.get(op, op),
                 device_type,
                 _INSTEAD.get(op, "PyTorch"),
